@@ -1,0 +1,1 @@
+"""The actors that run jobs on time and, beside each, the pure rules it applies."""

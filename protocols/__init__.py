@@ -1,0 +1,1 @@
+"""What everyone agrees on: messages, specs, states, errors and ports; no I/O."""
