@@ -1,0 +1,112 @@
+"""What a job is, once its file has been read: normalised, immutable, and stored as JSON."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from protocols.schedules import Schedule
+
+Isolation = Literal["shared", "process", "inline"]
+Overlap = Literal["skip", "queue", "allow", "cancel_running"]
+Guarantee = Literal["at_least_once", "at_most_once"]
+Backoff = Literal["exponential", "linear", "fibonacci", "fixed"]
+RetryOn = Literal["failed", "timed_out"]
+OnDependencyFailure = Literal["skip", "wait", "run"]
+CheckpointScope = Literal["execution", "job"]
+
+PRIORITIES = ("critical", "high", "normal", "low")
+"""Most urgent first; a priority's place here is the number it is stored as."""
+
+
+class CommandTask(msgspec.Struct, frozen=True, kw_only=True, tag="command", omit_defaults=True):
+    """A process: `shell` is run by /bin/sh, `argv` as it stands; exactly one of them is set."""
+
+    shell: str | None = None
+    argv: tuple[str, ...] | None = None
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    success_exit_codes: tuple[int, ...] = (0,)
+
+
+class PythonTask(msgspec.Struct, frozen=True, kw_only=True, tag="python", omit_defaults=True):
+    """A callable, named `package.module:function`, called as `function(ctx, *args, **kwargs)`.
+
+    `isolation` is resolved when the job is applied: `shared` for a coroutine function, `process`
+    for a plain one, `inline` only inside the program that embeds the runtime.
+    """
+
+    target: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    isolation: Isolation = "process"
+
+
+class HttpExpect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What makes an HTTP answer a success; any 2xx where `status` is empty."""
+
+    status: tuple[int, ...] = ()
+    body_contains: str | None = None
+
+
+class HttpTask(msgspec.Struct, frozen=True, kw_only=True, tag="http", omit_defaults=True):
+    """One HTTP request; `body` is sent as JSON unless it is a string."""
+
+    method: str = "GET"
+    url: str
+    headers: dict[str, str] = {}
+    body: Any = None
+    expect: HttpExpect = HttpExpect()
+
+
+Task = CommandTask | PythonTask | HttpTask
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a failed attempt is tried again; delays in seconds, `jitter` a share of the delay."""
+
+    max_retries: int = 0
+    max_lost: int = 5
+    backoff: Backoff = "exponential"
+    base_s: float = 2.0
+    max_s: float = 300.0
+    jitter: float = 0.1
+    retry_on: tuple[RetryOn, ...] = ("failed", "timed_out")
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`on:` in a job file; exactly one of `event` and `job` is set.
+
+    `filter` holds for a payload whose value at each dotted path equals the one given here.
+    """
+
+    event: str | None = None
+    job: str | None = None
+    state: Literal["succeeded", "dead", "cancelled", "skipped"] = "succeeded"
+    filter: dict[str, Any] = {}
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One version of a job's definition; durations in seconds."""
+
+    tenant: str = "default"
+    job_id: str
+    task: Task
+    schedule: Schedule | None = None
+    timeout_s: float = 3600.0
+    retry: Retry = Retry()
+    priority: int = 2
+    pool: str = "default"
+    overlap: Overlap = "skip"
+    expires_s: float | None = None
+    concurrency_limit: int | None = None
+    guarantee: Guarantee = "at_least_once"
+    dependencies: tuple[str, ...] = ()
+    on_dependency_failure: OnDependencyFailure = "skip"
+    dependency_timeout_s: float | None = None
+    on: tuple[Trigger, ...] = ()
+    heartbeat_s: float | None = None
+    checkpoint: CheckpointScope = "execution"
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    owner: str = ""
+    enabled: bool = True
