@@ -1,0 +1,429 @@
+-- The first schema. Rows that are hot are keyed by bigint; tenant is a column of every table;
+-- what is not final lives in `executions`, what is final in `execution_history`, by day.
+
+CREATE SEQUENCE execution_ids;
+CREATE SEQUENCE fencing_tokens;
+
+-- The house: one row of what holds for all nodes ------------------------------------------------
+
+CREATE TABLE house (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    paused boolean NOT NULL DEFAULT false,
+    paused_reason text,
+    tzdata_version text,
+    triggers_read xid8 NOT NULL DEFAULT '0',      -- where `on:` triggers have read the events to
+    triggers_read_number bigint NOT NULL DEFAULT 0
+);
+INSERT INTO house DEFAULT VALUES;
+
+-- One row per group of shards: who may fire, by which epoch. A leader's write locks its row
+-- FOR SHARE with its epoch, so that nothing of an older epoch commits once a newer one has.
+CREATE TABLE leaderships (
+    number smallint PRIMARY KEY,
+    epoch bigint NOT NULL DEFAULT 0,
+    paused boolean NOT NULL DEFAULT false,        -- the house's, here because a fire locks this row
+    incarnation bigint,
+    taken_at timestamptz
+);
+INSERT INTO leaderships (number) VALUES (0);
+
+CREATE TABLE nodes (
+    incarnation bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL DEFAULT 'up'
+        CHECK (state IN ('up', 'draining', 'stopped', 'dead')),
+    url text NOT NULL,
+    pid integer NOT NULL,
+    host text NOT NULL,
+    version text NOT NULL,
+    level smallint NOT NULL DEFAULT 1,
+    pools jsonb NOT NULL DEFAULT '{}',            -- name: {"slots": n, "running": n}
+    leads jsonb NOT NULL DEFAULT '{}',            -- leadership: epoch
+    clock_offset_s double precision NOT NULL DEFAULT 0,
+    started_at timestamptz NOT NULL,
+    last_beat_at timestamptz NOT NULL,
+    ended_at timestamptz
+);
+CREATE INDEX nodes_alive ON nodes (incarnation) WHERE state IN ('up', 'draining');
+
+-- What is to run --------------------------------------------------------------------------------
+
+CREATE TABLE sources (
+    tenant text COLLATE "C" NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    content_hash bytea NOT NULL,
+    applied_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, source)
+);
+
+CREATE TABLE calendars (
+    tenant text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    spec jsonb NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, name)
+);
+
+CREATE TABLE jobs (
+    job_key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text COLLATE "C" NOT NULL,
+    job_id text COLLATE "C" NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    version integer NOT NULL,                     -- the one in force
+    shard smallint NOT NULL CHECK (shard BETWEEN 0 AND 255),
+    enabled boolean NOT NULL DEFAULT true,
+    paused boolean NOT NULL DEFAULT false,
+    paused_reason text,
+    tags text[] NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    deleted_at timestamptz                        -- history outlives its job
+);
+CREATE UNIQUE INDEX jobs_name ON jobs (tenant, job_id) WHERE deleted_at IS NULL;
+CREATE INDEX jobs_source ON jobs (tenant, source) WHERE deleted_at IS NULL;
+
+CREATE TABLE job_versions (
+    tenant text COLLATE "C" NOT NULL,
+    job_key bigint NOT NULL REFERENCES jobs,
+    version integer NOT NULL,
+    spec jsonb NOT NULL,                          -- protocols.jobs.JobSpec
+    needs smallint NOT NULL DEFAULT 1,            -- the protocol level it takes to run it
+    in_force_at timestamptz NOT NULL,
+    PRIMARY KEY (job_key, version)
+);
+
+-- The narrow row that moves at every fire.
+CREATE TABLE schedules (
+    job_key bigint PRIMARY KEY REFERENCES jobs,
+    tenant text COLLATE "C" NOT NULL,
+    shard smallint NOT NULL,
+    version integer NOT NULL,
+    cursor timestamptz NOT NULL,                  -- instants up to here are decided
+    next_fire_at timestamptz,                     -- null: never, or (after_s) not before a finish
+    catchup_from timestamptz,                     -- missed instants still to be decided, if any:
+    catchup_until timestamptz,                    -- (catchup_from, catchup_until]
+    anchor timestamptz NOT NULL,
+    after_s double precision,                     -- of an @after schedule: seconds after a finish
+    paused boolean NOT NULL DEFAULT false,
+    CHECK ((catchup_from IS NULL) = (catchup_until IS NULL))
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX schedules_next ON schedules (next_fire_at, shard) WHERE next_fire_at IS NOT NULL;
+CREATE INDEX schedules_after ON schedules (job_key)
+    WHERE after_s IS NOT NULL AND next_fire_at IS NULL;
+
+CREATE TABLE job_dependencies (
+    tenant text COLLATE "C" NOT NULL,
+    parent_key bigint NOT NULL REFERENCES jobs,
+    child_key bigint NOT NULL REFERENCES jobs,
+    PRIMARY KEY (parent_key, child_key)
+);
+CREATE INDEX job_dependencies_child ON job_dependencies (child_key);
+
+-- `on:` of the version in force, one row a trigger.
+CREATE TABLE job_triggers (
+    tenant text COLLATE "C" NOT NULL,
+    job_key bigint NOT NULL REFERENCES jobs,
+    number smallint NOT NULL,
+    event text COLLATE "C",
+    parent_key bigint REFERENCES jobs,
+    state text COLLATE "C",
+    filter jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (job_key, number),
+    CHECK ((event IS NULL) <> (parent_key IS NULL))
+);
+CREATE INDEX job_triggers_event ON job_triggers (tenant, event) WHERE event IS NOT NULL;
+CREATE INDEX job_triggers_parent ON job_triggers (parent_key) WHERE parent_key IS NOT NULL;
+
+-- What is running, or will ---------------------------------------------------------------------
+
+CREATE TABLE executions (
+    id bigint PRIMARY KEY DEFAULT nextval('execution_ids'),
+    created_at timestamptz NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    job_id text COLLATE "C" NOT NULL,
+    job_key bigint NOT NULL,
+    version integer NOT NULL,
+    needs smallint NOT NULL DEFAULT 1,
+    origin bigint NOT NULL DEFAULT 0,             -- 0: fired by its schedule; else its own id
+    scheduled_for timestamptz NOT NULL,           -- the instant's name
+    run integer NOT NULL DEFAULT 1,
+    pool text COLLATE "C" NOT NULL,
+    priority smallint NOT NULL,
+    state text COLLATE "C" NOT NULL CHECK (state IN ('blocked', 'scheduled', 'running')),
+    reason text COLLATE "C",
+    overlap text COLLATE "C" NOT NULL,            -- allow | skip | queue | cancel_running
+    holds_turn boolean NOT NULL DEFAULT false,
+    limit_key text COLLATE "C",
+    run_at timestamptz NOT NULL,                  -- instant + jitter, backoff, delay
+    expires_at timestamptz,
+    at_most_once boolean NOT NULL DEFAULT false,
+    max_lost smallint NOT NULL DEFAULT 5,
+    attempt integer NOT NULL DEFAULT 0,
+    failures integer NOT NULL DEFAULT 0,
+    losses integer NOT NULL DEFAULT 0,
+    fencing_token bigint,
+    incarnation bigint,
+    started_at timestamptz,                       -- of the attempt under way: its claim
+    cancel_requested boolean NOT NULL DEFAULT false,
+    input bytea,                                  -- JSON
+    CHECK ((state = 'running') = (fencing_token IS NOT NULL AND incarnation IS NOT NULL))
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000,
+        autovacuum_vacuum_cost_delay = 0);
+-- One row for an instant; what a schedule did not fire is named by its own id as well.
+CREATE UNIQUE INDEX executions_instant ON executions (job_key, scheduled_for) WHERE origin = 0;
+-- One execution in a job's turn.
+CREATE UNIQUE INDEX executions_turn ON executions (job_key) WHERE holds_turn;
+-- The order of claims, lane by lane; only these two can serve it.
+CREATE INDEX executions_due ON executions (pool, tenant, priority, run_at, id)
+    WHERE state = 'scheduled' AND limit_key IS NULL;
+CREATE INDEX executions_due_limited ON executions (pool, tenant, priority, limit_key, run_at, id)
+    WHERE state = 'scheduled' AND limit_key IS NOT NULL;
+CREATE INDEX executions_blocked ON executions (job_key, scheduled_for, id) WHERE state = 'blocked';
+CREATE INDEX executions_expiring ON executions (expires_at)
+    WHERE expires_at IS NOT NULL AND state <> 'running';
+CREATE INDEX executions_cancelling ON executions (incarnation) WHERE cancel_requested;
+
+-- What is final, one partition a day of the instant ---------------------------------------------
+
+CREATE TABLE execution_history (
+    id bigint NOT NULL,
+    created_at timestamptz NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    job_id text COLLATE "C" NOT NULL,
+    job_key bigint NOT NULL,
+    version integer NOT NULL,
+    needs smallint NOT NULL DEFAULT 1,
+    origin bigint NOT NULL DEFAULT 0,
+    scheduled_for timestamptz NOT NULL,
+    run integer NOT NULL DEFAULT 1,
+    pool text COLLATE "C" NOT NULL,
+    priority smallint NOT NULL,
+    state text COLLATE "C" NOT NULL
+        CHECK (state IN ('succeeded', 'dead', 'cancelled', 'skipped')),
+    reason text COLLATE "C",
+    attempt integer NOT NULL DEFAULT 0,
+    failures integer NOT NULL DEFAULT 0,
+    losses integer NOT NULL DEFAULT 0,
+    fencing_token bigint,
+    incarnation bigint,
+    started_at timestamptz,
+    finished_at timestamptz NOT NULL,
+    exit_code integer,
+    error text,
+    result bytea,                                 -- JSON
+    input bytea,                                  -- JSON
+    last_scheduled_for timestamptz,               -- of a run of skipped instants: its last,
+    instants integer NOT NULL DEFAULT 1,          -- and how many it stands for
+    discarded_at timestamptz                      -- a dead letter that somebody put away
+) PARTITION BY RANGE (scheduled_for);
+CREATE UNIQUE INDEX execution_history_instant
+    ON execution_history (job_key, scheduled_for, origin);
+CREATE INDEX execution_history_id ON execution_history (id);
+CREATE INDEX execution_history_state ON execution_history (state, id) WHERE state <> 'succeeded';
+CREATE TABLE execution_history_other PARTITION OF execution_history DEFAULT;
+
+-- The two unique indexes above each refuse a second row for an instant on their side; this
+-- bridges them: an instant that history has cannot be inserted again.
+CREATE FUNCTION refuse_decided_instants() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    twice record;
+BEGIN
+    SELECT n.job_id, n.scheduled_for INTO twice
+    FROM inserted n
+    JOIN execution_history h
+        ON h.job_key = n.job_key AND h.scheduled_for = n.scheduled_for AND h.origin = 0
+    WHERE n.origin = 0
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE unique_violation USING
+            MESSAGE = format('%s has a row for %s already', twice.job_id, twice.scheduled_for),
+            CONSTRAINT = 'executions_instant';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER executions_instant_once AFTER INSERT ON executions
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_decided_instants();
+
+-- A first attempt that succeeded is folded into its execution; every other one is a row.
+CREATE TABLE attempts (
+    id bigint NOT NULL,
+    scheduled_for timestamptz NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    attempt integer NOT NULL,
+    run integer NOT NULL,
+    state text COLLATE "C" NOT NULL
+        CHECK (state IN ('succeeded', 'failed', 'timed_out', 'lost', 'cancelled')),
+    reason text COLLATE "C",
+    fencing_token bigint NOT NULL,
+    incarnation bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL,
+    exit_code integer,
+    error text
+) PARTITION BY RANGE (scheduled_for);
+CREATE UNIQUE INDEX attempts_key ON attempts (id, attempt, scheduled_for);
+CREATE TABLE attempts_other PARTITION OF attempts DEFAULT;
+
+CREATE TABLE outputs (
+    id bigint NOT NULL,
+    scheduled_for timestamptz NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    attempt integer NOT NULL,
+    head bytea NOT NULL,
+    tail bytea NOT NULL,
+    omitted_bytes bigint NOT NULL
+) PARTITION BY RANGE (scheduled_for);
+CREATE UNIQUE INDEX outputs_key ON outputs (id, attempt, scheduled_for);
+CREATE TABLE outputs_other PARTITION OF outputs DEFAULT;
+
+-- A limited key: a row of its holders, by execution id.
+CREATE TABLE limits (
+    tenant text COLLATE "C" NOT NULL,
+    limit_key text COLLATE "C" NOT NULL,
+    most integer NOT NULL CHECK (most > 0),
+    holders bigint[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (tenant, limit_key)
+);
+
+-- What a blocked execution waits for.
+CREATE TABLE wait_edges (
+    child_id bigint NOT NULL REFERENCES executions ON DELETE CASCADE,
+    parent_key bigint NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    PRIMARY KEY (child_id, parent_key)
+);
+CREATE INDEX wait_edges_parent ON wait_edges (parent_key);
+
+-- What jobs keep ---------------------------------------------------------------------------------
+
+CREATE TABLE checkpoints (
+    tenant text COLLATE "C" NOT NULL,
+    job_key bigint NOT NULL,
+    execution bigint NOT NULL,                    -- 0: of the job, for executions to come
+    value bytea NOT NULL,                         -- JSON
+    fencing_token bigint NOT NULL,
+    saved_at timestamptz NOT NULL,
+    PRIMARY KEY (job_key, execution)
+);
+
+CREATE TABLE once_keys (
+    tenant text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    execution bigint NOT NULL,
+    fencing_token bigint NOT NULL,
+    ttl_s double precision NOT NULL,
+    expires_at timestamptz,                       -- null until its execution has succeeded
+    PRIMARY KEY (tenant, key)
+);
+CREATE INDEX once_keys_execution ON once_keys (execution);
+
+CREATE TABLE idempotency_keys (
+    tenant text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,              -- which operation, on what
+    key text COLLATE "C" NOT NULL,
+    body_hash bytea NOT NULL,
+    answer jsonb NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, scope, key)
+);
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
+
+-- What happened ----------------------------------------------------------------------------------
+
+-- One row per statement that changed executions, in its transaction. Readers go by
+-- (xid, number) and stop below pg_snapshot_xmin(pg_current_snapshot()): a sequence alone would
+-- skip what commits late.
+CREATE TABLE events (
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    at timestamptz NOT NULL,
+    kind text COLLATE "C" NOT NULL,               -- fired triggered claimed finished retried ...
+    tenant text COLLATE "C",                      -- of an event that is one tenant's
+    name text COLLATE "C",                        -- of a user's event
+    ids bigint[] NOT NULL DEFAULT '{}',           -- executions,
+    job_keys bigint[] NOT NULL DEFAULT '{}',      -- their jobs,
+    states text[] NOT NULL DEFAULT '{}',          -- and what they became
+    payload jsonb
+) PARTITION BY RANGE (at);
+CREATE INDEX events_order ON events (xid, number);
+CREATE TABLE events_other PARTITION OF events DEFAULT;
+
+CREATE TABLE audit (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    who text NOT NULL,
+    action text COLLATE "C" NOT NULL,
+    target text NOT NULL,
+    detail jsonb NOT NULL DEFAULT '{}'
+);
+CREATE INDEX audit_tenant ON audit (tenant, number);
+
+-- For people -------------------------------------------------------------------------------------
+
+-- protocols/ids.py, in SQL: the public id of an execution.
+CREATE FUNCTION execution_id(key bigint, created_at timestamptz) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (lpad(to_hex(us / 1000), 12, '0')
+        || to_hex(x'7000'::int + (us % 1000 * 4096 / 1000)::int)
+        || to_hex((1::bigint << 63) | key))::uuid
+    FROM (SELECT (extract(epoch FROM created_at) * 1000000)::bigint AS us) AS t
+$$;
+
+CREATE VIEW all_executions AS
+SELECT id, execution_id(id, created_at) AS execution_id, created_at, tenant, job_id, job_key,
+    version, origin, scheduled_for, run, pool, priority, state, reason, run_at, attempt, failures,
+    losses, fencing_token, incarnation, started_at, NULL::timestamptz AS finished_at,
+    NULL::integer AS exit_code, NULL::text AS error, NULL::bytea AS result, input,
+    NULL::timestamptz AS last_scheduled_for, 1 AS instants, NULL::timestamptz AS discarded_at
+FROM executions
+UNION ALL
+SELECT id, execution_id(id, created_at), created_at, tenant, job_id, job_key,
+    version, origin, scheduled_for, run, pool, priority, state, reason, NULL, attempt, failures,
+    losses, fencing_token, incarnation, started_at, finished_at,
+    exit_code, error, result, input, last_scheduled_for, instants, discarded_at
+FROM execution_history;
+
+-- Roles: the owner migrates; `tickwright_node` works over all tenants; `tickwright_api` sees the
+-- tenant that its transaction has set, and nothing without one.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['tickwright_node', 'tickwright_api'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;                             -- another database of this server was quicker
+            END;
+        END IF;
+    END LOOP;
+END $$;
+ALTER VIEW all_executions SET (security_invoker = true);
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO tickwright_node, tickwright_api;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO tickwright_node, tickwright_api;
+REVOKE INSERT, UPDATE, DELETE ON nodes, leaderships FROM tickwright_api;
+GRANT UPDATE (paused) ON leaderships TO tickwright_api;
+GRANT UPDATE (state) ON nodes TO tickwright_api;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT c.relname FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+    LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('CREATE POLICY node ON %I TO tickwright_node USING (true) WITH CHECK (true)',
+            name);
+        EXECUTE format($p$CREATE POLICY tenant ON %I TO tickwright_api
+            USING (tenant = current_setting('tickwright.tenant', true))
+            WITH CHECK (tenant = current_setting('tickwright.tenant', true))$p$, name);
+    END LOOP;
+END $$;
