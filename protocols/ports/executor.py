@@ -61,6 +61,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     output: Output | None = None
     unimportable: bool = False
+    bystander: bool = False
+    """Of a `lost` one: its host was killed for another's sake or the node's, so no budget is spent;
+    otherwise (its beats stopped, its process vanished) it spends `max_lost`."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +86,9 @@ Report = Started | Outcome | Request
 class Sink(Protocol):
     """Takes what executors report; called on the loop, must not block."""
 
-    def __call__(self, reports: Sequence[Report], /) -> None: ...
+    def __call__(self, reports: Sequence[Report], /) -> None:
+        """Take a batch."""
+        ...
 
 
 class Executor(Protocol):

@@ -3,7 +3,8 @@
 One small protocol per actor that asks; an adapter fulfils them all. Every method is one round
 trip, takes its instants from the caller's Clock, and may be repeated after a lost answer: a
 repeat finds its proof (epoch, cursor, fencing token) spent and changes nothing.
-`UnavailableError` means that nothing is known to be durable; `FencedError` that a newer term has begun.
+`UnavailableError` means that nothing is known to be durable; `FencedError` that a newer term
+has begun.
 """
 
 from collections.abc import Sequence
@@ -351,8 +352,9 @@ class WaitingStore(Protocol):
     """What lets blocked work go, and what reads the event log for triggers."""
 
     async def settle(self, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
-        """Unblock all that may run now: turns that came free, dependencies met or failed,
-        `@after` schedules whose job has finished; of these jobs, or of all. Level-triggered.
+        """Unblock all that may run now, of these jobs or of all; level-triggered.
+
+        Turns that came free, dependencies met or failed, `@after` schedules whose job finished.
         """
         ...
 
