@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.postgres.embedded.errors import DataDirUnusable, unusable
+from runtime.postgres.embedded.errors import DataDirUnusableError, unusable
 from runtime.postgres.embedded.files import PRIVATE_FILE, write_whole
 
 FILE_NAME = "secrets.json"
@@ -37,14 +37,14 @@ def load_or_make(data_dir: Path, *, may_make: bool) -> Credentials:
         may_make: true while there is no cluster yet.
 
     Raises:
-        DataDirUnusable: the file is missing though a cluster exists, or cannot be read.
+        DataDirUnusableError: the file is missing though a cluster exists, or cannot be read.
     """
     path = data_dir / FILE_NAME
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         if not may_make:
-            raise DataDirUnusable(
+            raise DataDirUnusableError(
                 f"{path} is missing, and with it the passwords of the PostgreSQL beside it: "
                 "put it back from a copy, or start with another --data-dir"
             ) from None
@@ -60,7 +60,7 @@ def load_or_make(data_dir: Path, *, may_make: bool) -> Credentials:
         found = msgspec.json.decode(content, type=Credentials)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # The decoder's own message may quote what it read: it stays out of the chain.
-        raise DataDirUnusable(
+        raise DataDirUnusableError(
             f"{path} does not hold the passwords it should: put it back from a copy"
         ) from None
     try:

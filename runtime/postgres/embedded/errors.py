@@ -10,23 +10,23 @@ class EmbeddedPostgresError(Exception):
     """The embedded PostgreSQL cannot serve; the message is for the user, as it stands."""
 
 
-class BinariesMissing(EmbeddedPostgresError):
+class BinariesMissingError(EmbeddedPostgresError):
     """The wheel that brings PostgreSQL is not installed, or does not fit this machine."""
 
 
-class DataDirHeld(EmbeddedPostgresError):
+class DataDirHeldError(EmbeddedPostgresError):
     """Another living node holds the data directory; the message names it."""
 
 
-class DataDirUnusable(EmbeddedPostgresError):
+class DataDirUnusableError(EmbeddedPostgresError):
     """The data directory cannot be used as it is: modes, owner, version, damage, a full disk."""
 
 
-class StartFailed(EmbeddedPostgresError):
+class StartFailedError(EmbeddedPostgresError):
     """PostgreSQL ended, or stood still, before it took connections."""
 
 
-def unusable(path: Path, error: OSError) -> DataDirUnusable:
+def unusable(path: Path, error: OSError) -> DataDirUnusableError:
     """Put a failed system call on `path` into a sentence.
 
     Returns:
@@ -34,14 +34,14 @@ def unusable(path: Path, error: OSError) -> DataDirUnusable:
     """
     where = error.filename if isinstance(error.filename, str) else str(path)
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DataDirUnusable(f"the disk that holds {where} is full: free some room, start again")
+        return DataDirUnusableError(f"the disk of {where} is full: free some room, start again")
     if error.errno == errno.EROFS:
-        return DataDirUnusable(f"{where} is on a read-only file system: choose another --data-dir")
+        return DataDirUnusableError(f"{where} is on a read-only disk: choose another --data-dir")
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return DataDirUnusable(
+        return DataDirUnusableError(
             f"{where} cannot be used by this user (permission denied): "
             "give it the rights, or choose another --data-dir"
         )
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-        return DataDirUnusable(f"{where} is not a folder: choose another --data-dir")
-    return DataDirUnusable(f"{where} cannot be used: {error.strerror or error}")
+        return DataDirUnusableError(f"{where} is not a folder: choose another --data-dir")
+    return DataDirUnusableError(f"{where} cannot be used: {error.strerror or error}")

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import psutil
 
-from runtime.postgres.embedded.errors import DataDirHeld, unusable
+from runtime.postgres.embedded.errors import DataDirHeldError, unusable
 from runtime.postgres.embedded.files import PRIVATE_FILE
 
 FILE_NAME = "node.lock"
@@ -55,9 +56,9 @@ class DataDirLock:
         """Take the lock, or say who has it.
 
         Raises:
-            DataDirHeld: a living process holds it; the message names node, pid, host,
+            DataDirHeldError: a living process holds it; the message names node, pid, host,
                 incarnation and since when.
-            DataDirUnusable: the file cannot be opened.
+            DataDirUnusableError: the file cannot be opened.
         """
         if self._descriptor is not None:
             return
@@ -95,10 +96,12 @@ class DataDirLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = _read(descriptor)
+                if holder is not None and holder.host == socket.gethostname():
+                    holder = holder if psutil.pid_exists(holder.pid) else None  # its predecessor's
                 if holder is None and time.monotonic() < deadline:
                     time.sleep(_UNNAMED_PAUSE_S)
                     continue
-                raise DataDirHeld(self._refusal(descriptor, holder)) from None
+                raise DataDirHeldError(self._refusal(descriptor, holder)) from None
             return
 
     def _refusal(self, descriptor: int, holder: Holder | None) -> str:

@@ -12,23 +12,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from runtime.postgres.embedded.errors import DataDirUnusable
-from runtime.postgres.embedded.process import spawn
+from runtime.postgres.embedded.errors import DataDirUnusableError
+from runtime.postgres.embedded.process import Account, spawn
 
 # First one that exists. `tickwright` where an administrator made it, `postgres` where the
 # distribution did, `nobody` everywhere else.
 UNPRIVILEGED_NAMES = ("tickwright", "postgres", "nobody")
 _REACH_TIMEOUT_S = 30.0
-
-
-class Account(msgspec.Struct, frozen=True):
-    """An unprivileged user of this machine."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 def choose(data: Path, data_dir: Path, names: Sequence[str] = UNPRIVILEGED_NAMES) -> Account | None:
@@ -46,19 +36,19 @@ def choose(data: Path, data_dir: Path, names: Sequence[str] = UNPRIVILEGED_NAMES
         The account to switch to, or None where we are not root and stay who we are.
 
     Raises:
-        DataDirUnusable: the cluster belongs to somebody we cannot become, or nobody is left.
+        DataDirUnusableError: the cluster belongs to somebody we cannot become, or nobody is left.
     """
     owner = data.stat().st_uid if data.exists() else None
     me = os.geteuid()
     if me != 0:
         if owner is not None and owner != me:
-            raise DataDirUnusable(
+            raise DataDirUnusableError(
                 f"{data} belongs to user {_name_of(owner)}, and this node runs as {_name_of(me)}: "
                 "start it as the owner, or choose another --data-dir"
             )
         return None
     if owner == 0:
-        raise DataDirUnusable(
+        raise DataDirUnusableError(
             f"{data} belongs to root, as whom PostgreSQL refuses to run: "
             "give it back with `chown -R USER` to the user it was made by"
         )
@@ -72,7 +62,7 @@ def choose(data: Path, data_dir: Path, names: Sequence[str] = UNPRIVILEGED_NAMES
             continue
         if found.pw_uid != 0:
             return Account(name, found.pw_uid, found.pw_gid)
-    raise DataDirUnusable(
+    raise DataDirUnusableError(
         "PostgreSQL refuses to run as root, and none of the users "
         f"{', '.join(names)} exists here: start the node as an ordinary user"
     )

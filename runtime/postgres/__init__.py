@@ -1,0 +1,1 @@
+"""The store on PostgreSQL: the server a node brings along, the schema, and every statement."""
