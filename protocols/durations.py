@@ -91,16 +91,17 @@ def format_duration(seconds: float) -> str:
 
 def _seconds(value: object) -> Fraction | float | None:
     """Return the number a value stands for, or None where it is no duration by its form."""
-    if isinstance(value, bool):  # bool is an int to Python, and never a duration to a person
+    if isinstance(value, str):
+        return _seconds_of_text(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, int):
-        # Huge integers do not fit a float, so they are judged before any conversion.
-        return float(value) if abs(value) <= DURATION_S_MAX else math.copysign(math.inf, value)
     if isinstance(value, float):
         return None if math.isnan(value) else value
-    if not isinstance(value, str):
-        return None
-    text = value.strip()
+    # A huge integer fits no float, so it is cut before it becomes one.
+    return float(max(-1, min(value, DURATION_S_MAX + 1)))
+
+
+def _seconds_of_text(text: str) -> Fraction | None:
     if len(text) > _TEXT_LENGTH_MAX:
         return None
     if _PLAIN.fullmatch(text):
