@@ -82,6 +82,17 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_name ON jobs (tenant, job_id) WHERE deleted_at IS NULL;
 CREATE INDEX jobs_source ON jobs (tenant, source) WHERE deleted_at IS NULL;
+CREATE INDEX jobs_newest ON jobs (tenant, job_key) WHERE deleted_at IS NULL;
+CREATE INDEX jobs_deleted ON jobs (tenant, job_id) WHERE deleted_at IS NOT NULL;
+
+-- Beside jobs.tags, since row security lets no index on an array be used (`@>` may leak).
+CREATE TABLE job_tags (
+    tenant text COLLATE "C" NOT NULL,
+    tag text COLLATE "C" NOT NULL,
+    job_key bigint NOT NULL REFERENCES jobs,
+    PRIMARY KEY (tenant, tag, job_key)
+);
+CREATE INDEX job_tags_job ON job_tags (job_key);
 
 CREATE TABLE job_versions (
     tenant text COLLATE "C" NOT NULL,
@@ -220,8 +231,11 @@ CREATE TABLE execution_history (
 ) PARTITION BY RANGE (scheduled_for);
 CREATE UNIQUE INDEX execution_history_instant
     ON execution_history (job_key, scheduled_for, origin);
-CREATE INDEX execution_history_id ON execution_history (id);
-CREATE INDEX execution_history_state ON execution_history (state, id) WHERE state <> 'succeeded';
+CREATE INDEX execution_history_id ON execution_history (tenant, id);
+CREATE INDEX execution_history_state ON execution_history (tenant, state, id)
+    WHERE state <> 'succeeded';
+CREATE INDEX execution_history_dead ON execution_history (tenant, id)
+    WHERE state = 'dead' AND discarded_at IS NULL;
 CREATE TABLE execution_history_other PARTITION OF execution_history DEFAULT;
 
 -- The two unique indexes above each refuse a second row for an instant on their side; this
