@@ -91,7 +91,7 @@ def _finish(
     return Finish(
         id=outcome.id,
         fencing_token=outcome.fencing_token,
-        attempt_state=cast(AttemptState, outcome.state),
+        attempt_state=cast("AttemptState", outcome.state),
         state=state,
         started_at=from_epoch_ns(outcome.started_ns),
         finished_at=from_epoch_ns(outcome.finished_ns),

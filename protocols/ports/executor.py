@@ -105,3 +105,9 @@ class Executor(Protocol):
 
     def holds(self) -> Sequence[tuple[int, int]]:
         """The (id, fencing token) of everything assigned and not yet reported."""
+
+    def beat(self, id: int, fencing_token: int) -> None:  # noqa: A002
+        """A command's heartbeat, which came by another way than its pipes."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Start no more, let what runs end for so long, then end it; all is reported on return."""

@@ -148,12 +148,22 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     job_id: str
     job_key: int
     version: int
+    priority: int
     scheduled_for: datetime
     attempt: int
     failures: int
     losses: int
     fencing_token: int
     input: bytes | None
+
+
+class GiveBack(msgspec.Struct, frozen=True):
+    """A claimed execution that never started: handed back without a trace in its attempts."""
+
+    id: int
+    fencing_token: int
+    reason: str | None = None
+    """`unimportable` where this node can never run it."""
 
 
 class DispatchStore(Protocol):
@@ -181,6 +191,10 @@ class DispatchStore(Protocol):
         """
         ...
 
+    async def give_back(self, incarnation: int, given: Sequence[GiveBack]) -> None:
+        """Make these claimable again; the claim's `attempt` is taken off."""
+        ...
+
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended, and what becomes of its execution.
@@ -202,15 +216,6 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error: str | None = None
     result: bytes | None = None
     output: Output | None = None
-
-
-class GiveBack(msgspec.Struct, frozen=True):
-    """A claimed execution that never started: handed back without a trace in its attempts."""
-
-    id: int
-    fencing_token: int
-    reason: str | None = None
-    """`unimportable` where this node can never run it."""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +242,7 @@ class WorkerStore(Protocol):
         ...
 
     async def give_back(self, incarnation: int, given: Sequence[GiveBack]) -> None:
-        """Make these claimable again; the claim's `attempt` is taken off."""
+        """As in `DispatchStore`."""
         ...
 
     async def save_checkpoint(self, id: int, token: int, value: bytes, *, now: datetime) -> bool:  # noqa: A002
@@ -272,8 +277,11 @@ class WorkerStore(Protocol):
         """The (id, fencing token) that this node runs and that somebody asked to cancel."""
         ...
 
-    async def running(self, incarnation: int) -> Sequence[tuple[int, int]]:
-        """The (id, fencing token) that the books say this node runs."""
+    async def running(self, incarnation: int, pool: str) -> Sequence[tuple[int, int]]:
+        """The (id, fencing token) of this pool that the books say this node runs.
+
+        It reads what is not final from end to end: for starts and doubts, not for every poll.
+        """
         ...
 
 

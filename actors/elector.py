@@ -1,0 +1,129 @@
+"""ElectorActor: campaigns for a group of shards and keeps a TimerActor for each term it wins.
+
+Winning is not enough to fire: the epoch is taken from the store first, once a term. A timer that
+is fenced, while the leadership is still ours, gets a new term with a newer epoch.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from protocols.actor import Actor, Context, Props, Ref, Terminated
+from protocols.errors import UnavailableError
+from protocols.ports.coordinator import Coordinator, Leadership
+from protocols.ports.store import Term, TimerStore
+
+_RETRY_S: Final = 0.5
+
+MakeTimer = Callable[[Term, Leadership], Actor]
+
+
+class _Won(msgspec.Struct, frozen=True):
+    leadership: Leadership
+
+
+class _Took(msgspec.Struct, frozen=True):
+    term: Term
+
+
+class _Retake(msgspec.Struct, frozen=True):
+    """Take the epoch again."""
+
+
+class _Lost(msgspec.Struct, frozen=True):
+    """The leadership has passed on."""
+
+
+class _Failed(msgspec.Struct, frozen=True):
+    error: Exception
+
+
+class ElectorActor(Actor):
+    """Holds one group of shards for as long as the coordinator lets it."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        store: TimerStore,
+        number: int,
+        incarnation: int,
+        make_timer: MakeTimer,
+        leads: dict[int, int],
+    ) -> None:
+        self._coordinator = coordinator
+        self._store = store
+        self._number = number
+        self._incarnation = incarnation
+        self._make_timer = make_timer
+        self._leads = leads
+        self._leadership: Leadership | None = None
+        self._timer: Ref | None = None
+
+    async def on_start(self, ctx: Context) -> None:
+        """Stand for election."""
+        self._campaign(ctx)
+
+    async def receive(self, message: Any, ctx: Context) -> None:
+        """Follow the leadership: won, its epoch taken, its timer ended, lost."""
+        match message:
+            case _Won(leadership=leadership):
+                self._leadership = leadership
+                ctx.pipe(leadership.lost(), on_done=lambda _: _Lost())
+                self._take(ctx)
+            case _Took(term=term):
+                self._begin(term, ctx)
+            case _Retake():
+                self._take(ctx)
+            case Terminated():
+                self._timer = None
+                self._leads.pop(self._number, None)
+                if self._leadership is not None:
+                    self._take(ctx)
+            case _Lost():
+                self._leadership = None
+                if self._timer is not None:
+                    ctx.stop(self._timer)
+                self._campaign(ctx)
+            case _Failed(error=error):
+                if not isinstance(error, UnavailableError):
+                    raise error
+                ctx.after(_RETRY_S, _Retake())
+
+    async def on_stop(self, ctx: Context) -> None:
+        """Resign, so that a rolling restart has no gap."""
+        del ctx
+        self._leads.pop(self._number, None)
+        if self._leadership is not None:
+            await self._leadership.resign()
+
+    def _campaign(self, ctx: Context) -> None:
+        ctx.pipe(self._coordinator.campaign(self._number), on_done=_Won)
+
+    def _take(self, ctx: Context) -> None:
+        leadership = self._leadership
+        if leadership is None or self._timer is not None:
+            return
+        if not leadership.trusted():
+            ctx.after(_RETRY_S, _Retake())
+            return
+        ctx.pipe(
+            lambda: self._store.take_epoch(self._number, self._incarnation, now=ctx.clock.now()),
+            on_done=_Took,
+            on_error=_Failed,
+        )
+
+    def _begin(self, term: Term, ctx: Context) -> None:
+        leadership = self._leadership
+        if leadership is None or self._timer is not None:
+            return
+        self._leads[self._number] = term.epoch
+        self._timer = ctx.spawn(
+            Props(
+                name=f"timer-{self._number}-{term.epoch}",
+                factory=lambda: self._make_timer(term, leadership),
+                restart="transient",
+            )
+        )
+        ctx.watch(self._timer)

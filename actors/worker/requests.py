@@ -1,0 +1,73 @@
+"""Answers what a running attempt asks of its node: checkpoint, heartbeat, once, emit."""
+
+from typing import Any, Final
+
+import msgspec
+
+from protocols.actor import Context
+from protocols.errors import TickwrightError, UnavailableError
+from protocols.messages import EventsAppended
+from protocols.ports.executor import Executor, Request
+from protocols.ports.hints import Hints
+from protocols.ports.store import WorkerStore
+
+_SPENT: Final = "this attempt was given up: its fencing token is no longer in force"
+_RETRY_S: Final = 0.5
+
+
+class _Once(msgspec.Struct, frozen=True):
+    key: str
+    ttl_s: float
+
+
+class _Emit(msgspec.Struct, frozen=True):
+    event: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+async def answer_request(
+    request: Request,
+    tenant: str,
+    store: WorkerStore,
+    executor: Executor,
+    hints: Hints,
+    ctx: Context,
+) -> None:
+    """Do what was asked, waiting out an absent database, and answer; never raises for a task."""
+    while True:
+        try:
+            value = await _do(request, tenant, store, hints, ctx)
+        except UnavailableError:
+            await ctx.sleep(_RETRY_S)
+            continue
+        except (TickwrightError, msgspec.MsgspecError) as error:
+            executor.answer(request.number, error=str(error))
+        else:
+            if value is None:
+                executor.answer(request.number, error=_SPENT)
+            else:
+                executor.answer(request.number, value=value)
+        return
+
+
+async def _do(
+    request: Request, tenant: str, store: WorkerStore, hints: Hints, ctx: Context
+) -> Any | None:
+    """The answer, or None where the attempt's token is spent."""
+    now, value = ctx.clock.now(), request.value or b"null"
+    match request.kind:
+        case "checkpoint":
+            saved = await store.save_checkpoint(request.id, request.fencing_token, value, now=now)
+            return True if saved else None
+        case "once":
+            asked = msgspec.json.decode(value, type=_Once)
+            return await store.once(
+                request.id, request.fencing_token, asked.key, asked.ttl_s, now=now
+            )
+        case "emit":
+            event = msgspec.json.decode(value, type=_Emit)
+            await store.emit(tenant, event.event, bytes(event.payload), now=now)
+            hints.send(EventsAppended())
+            return True
+        case "heartbeat":
+            return True
