@@ -1,0 +1,1 @@
+"""The single node's coordinator and transport: the same ports, in process."""
