@@ -21,6 +21,7 @@ from protocols.delivery import (
     NameTaken,
     Quarantined,
     Rejected,
+    RejectReason,
     RestartBudgetExceeded,
     SelfAsk,
     StashFull,
@@ -52,6 +53,7 @@ __all__ = [
     "Props",
     "Quarantined",
     "Ref",
+    "RejectReason",
     "Rejected",
     "Reply",
     "Restart",
@@ -67,7 +69,7 @@ __all__ = [
 T = TypeVar("T")
 
 EndReason = Literal["stopped", "finished", "failed", "killed"]
-"""`stopped` from outside; `finished` by itself; `failed` past restarting; `killed` with its node."""
+"""`stopped` from outside; `finished` by itself; `failed`, not restarted; `killed` with its node."""
 
 
 class Actor(ABC):
@@ -79,7 +81,7 @@ class Actor(ABC):
 
     __slots__ = ()
 
-    async def on_start(self, ctx: "Context") -> None:
+    async def on_start(self, ctx: "Context") -> None:  # noqa: B027 - most need none
         """Get ready; no message is handled before this returns."""
 
     @abstractmethod
@@ -90,7 +92,7 @@ class Actor(ABC):
         ignored. Long work belongs in `ctx.pipe`, so that a stop or a cancel is heard meanwhile.
         """
 
-    async def on_stop(self, ctx: "Context") -> None:
+    async def on_stop(self, ctx: "Context") -> None:  # noqa: B027 - most need none
         """Give back what `on_start` took; called once for every `on_start` that returned.
 
         Its children have stopped, its pipes still run and are cancelled when this returns;
@@ -192,16 +194,24 @@ class Context(Protocol):
     """The world as one instance of an actor sees it; of no use once that instance has ended."""
 
     @property
-    def self_ref(self) -> Ref: ...
+    def self_ref(self) -> Ref:
+        """This actor's own address."""
+        ...
 
     @property
-    def parent(self) -> Ref | None: ...
+    def parent(self) -> Ref | None:
+        """Its supervisor; None at the top."""
+        ...
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name among its siblings."""
+        ...
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Where it is in its tree."""
+        ...
 
     @property
     def restarts(self) -> int:
@@ -209,7 +219,9 @@ class Context(Protocol):
         ...
 
     @property
-    def clock(self) -> Clock: ...
+    def clock(self) -> Clock:
+        """The time, real or virtual."""
+        ...
 
     @property
     def random(self) -> random.Random:

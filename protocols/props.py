@@ -41,7 +41,7 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
 
     `capacity` bounds the normal lane and `urgent_capacity` the urgent one. `key` is needed by
     `coalesce`: it names what a message is about, None meaning that it is never merged; asks are
-    never merged, since each wants its answer.
+    never merged, since each wants its answer. It runs in the sender and must not raise.
 
     Raises:
         ValueError: A capacity below 1, or `coalesce` and `key` not given together.
