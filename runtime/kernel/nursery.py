@@ -8,7 +8,10 @@ task anyio's scopes and groups work as anywhere.
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtime.kernel.vitals import Vitals
 
 
 class Nursery:
@@ -29,9 +32,11 @@ class Nursery:
         """Whether every task is being cancelled."""
         return self._close.done()
 
-    def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Start a task of this nursery."""
-        task = self._loop.create_task(work, name=name)
+    def start(
+        self, work: Coroutine[Any, Any, None], owner: "Vitals", purpose: str = ""
+    ) -> "asyncio.Task[None]":
+        """Start a task of this nursery, for one actor."""
+        task = self._loop.create_task(work, name=f"{owner.name}{purpose}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

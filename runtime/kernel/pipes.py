@@ -104,7 +104,7 @@ class Pipes:
         self._group: TaskGroup | None = None
         self._runs: dict[PipeRun, None] = {}
         self._end: asyncio.Future[None] = cell.system.loop.create_future()
-        self._task = cell.system.nursery.start(self._host(), f"{cell.name} pipes")
+        self._task = cell.system.nursery.start(self._host(), cell, " pipes")
 
     @property
     def running(self) -> int:

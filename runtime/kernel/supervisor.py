@@ -159,9 +159,7 @@ class Family:
         child.set_state("suspended")
         self._pending.append((child, wait_s))
         if self._sequence is None:
-            self._sequence = system.nursery.start(
-                self._restart_groups(), f"{self.cell.name} restarts"
-            )
+            self._sequence = system.nursery.start(self._restart_groups(), self.cell, " restarts")
         self.notify()
 
     async def _restart_groups(self) -> None:

@@ -47,8 +47,9 @@ class ActorSystem:
     """
 
     ref_class: type[LocalRef] = LocalRef
-    family_class = Family
-    deadlines_class = Deadlines
+    family_class: type[Family] = Family
+    deadlines_class: type[Deadlines] = Deadlines
+    nursery_class: type[Nursery] = Nursery
     slice_ns = SLICE_NS
 
     def __init__(
@@ -66,7 +67,7 @@ class ActorSystem:
         self.deadlines = self.deadlines_class(self.timers)
         self.dead_letters = DeadLetters(self.clock)
         self.registry = Registry()
-        self.nursery = Nursery()
+        self.nursery = self.nursery_class()
         self.failure: Exception | None = None
         self._seed = seed
         self._on_failure = on_failure
@@ -163,9 +164,6 @@ class ActorSystem:
         """A number no other actor of this system has."""
         self._incarnation += 1
         return self._incarnation
-
-    def started(self, cell: Vitals) -> None:
-        """An instance's task was made."""
 
     def ended(self, cell: Vitals, failure: Exception | None) -> None:
         """An instance has ended: its supervisor decides; the topmost one's end is the system's."""

@@ -148,8 +148,7 @@ class Vitals(Lanes):
         self.goal = "run"
         self.signal = self.ending = False
         self.set_state("starting")
-        self.task = self.system.nursery.start(self.run(), self.name)
-        self.system.started(self)
+        self.task = self.system.nursery.start(self.run(), self)
 
     def start_in(self, delay_s: float) -> None:
         """Start after a wait; messages gather meanwhile."""
