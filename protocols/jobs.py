@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocols.schedules import Schedule
+from protocols.schedules import Calendar, Schedule
 
 Isolation = Literal["shared", "process", "inline"]
 Overlap = Literal["skip", "queue", "allow", "cancel_running"]
@@ -92,6 +92,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     job_id: str
     task: Task
     schedule: Schedule | None = None
+    calendars: dict[str, Calendar] = {}
+    """The named calendars of `schedule`, as they stood when this version came into force."""
     timeout_s: float = 3600.0
     retry: Retry = Retry()
     priority: int = 2
