@@ -101,6 +101,29 @@ CREATE TABLE job_versions (
     spec jsonb NOT NULL,                          -- protocols.jobs.JobSpec
     needs smallint NOT NULL DEFAULT 1,            -- the protocol level it takes to run it
     in_force_at timestamptz NOT NULL,
+    -- What every execution takes from its version, so that no hot statement opens the JSON. The
+    -- defaults are those of protocols.jobs.JobSpec, which leaves out what has its default.
+    job_id text COLLATE "C" NOT NULL GENERATED ALWAYS AS (spec ->> 'job_id') STORED,
+    pool text COLLATE "C" NOT NULL
+        GENERATED ALWAYS AS (coalesce(spec ->> 'pool', 'default')) STORED,
+    priority smallint NOT NULL
+        GENERATED ALWAYS AS (coalesce((spec ->> 'priority')::smallint, 2)) STORED,
+    overlap text COLLATE "C" NOT NULL
+        GENERATED ALWAYS AS (coalesce(spec ->> 'overlap', 'skip')) STORED,
+    expires_s double precision
+        GENERATED ALWAYS AS ((spec ->> 'expires_s')::double precision) STORED,
+    at_most_once boolean NOT NULL
+        GENERATED ALWAYS AS (coalesce(spec ->> 'guarantee', '') = 'at_most_once') STORED,
+    max_lost smallint NOT NULL
+        GENERATED ALWAYS AS (coalesce((spec -> 'retry' ->> 'max_lost')::smallint, 5)) STORED,
+    concurrency_limit integer
+        GENERATED ALWAYS AS ((spec ->> 'concurrency_limit')::integer) STORED,
+    limit_key text COLLATE "C" GENERATED ALWAYS AS (
+        CASE WHEN spec ->> 'concurrency_limit' IS NOT NULL THEN 'job:' || job_key::text END
+    ) STORED,
+    dependent boolean NOT NULL GENERATED ALWAYS AS (
+        jsonb_array_length(coalesce(spec -> 'dependencies', '[]')) > 0
+    ) STORED,
     PRIMARY KEY (job_key, version)
 );
 
@@ -122,6 +145,7 @@ CREATE TABLE schedules (
 CREATE INDEX schedules_next ON schedules (next_fire_at, shard) WHERE next_fire_at IS NOT NULL;
 CREATE INDEX schedules_after ON schedules (job_key)
     WHERE after_s IS NOT NULL AND next_fire_at IS NULL;
+CREATE INDEX schedules_catchup ON schedules (job_key) WHERE catchup_from IS NOT NULL;
 
 CREATE TABLE job_dependencies (
     tenant text COLLATE "C" NOT NULL,
@@ -177,6 +201,7 @@ CREATE TABLE executions (
     incarnation bigint,
     started_at timestamptz,                       -- of the attempt under way: its claim
     cancel_requested boolean NOT NULL DEFAULT false,
+    keeps boolean NOT NULL DEFAULT false,         -- has checkpoints or once keys of its own
     input bytea,                                  -- JSON
     CHECK ((state = 'running') = (fencing_token IS NOT NULL AND incarnation IS NOT NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
@@ -192,6 +217,9 @@ CREATE INDEX executions_due ON executions (pool, tenant, priority, run_at, id)
 CREATE INDEX executions_due_limited ON executions (pool, tenant, priority, limit_key, run_at, id)
     WHERE state = 'scheduled' AND limit_key IS NOT NULL;
 CREATE INDEX executions_blocked ON executions (job_key, scheduled_for, id) WHERE state = 'blocked';
+-- What was asked for later than now, and is kept out of its job's turn until then.
+CREATE INDEX executions_delayed ON executions (run_at)
+    WHERE state = 'blocked' AND reason = 'delayed';
 CREATE INDEX executions_expiring ON executions (expires_at)
     WHERE expires_at IS NOT NULL AND state <> 'running';
 CREATE INDEX executions_cancelling ON executions (incarnation) WHERE cancel_requested;
@@ -238,16 +266,23 @@ CREATE INDEX execution_history_dead ON execution_history (tenant, id)
     WHERE state = 'dead' AND discarded_at IS NULL;
 CREATE TABLE execution_history_other PARTITION OF execution_history DEFAULT;
 
--- The two unique indexes above each refuse a second row for an instant on their side; this
--- bridges them: an instant that history has cannot be inserted again.
-CREATE FUNCTION refuse_decided_instants() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The two unique indexes above each refuse a second row for an instant on their side; these
+-- bridge them. What moves from one side to the other in one statement passes: both functions look
+-- when the statement is done. The settings pin the plan to one index probe a row, whatever the
+-- statistics of the day say.
+CREATE FUNCTION refuse_decided_instants() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     twice record;
 BEGIN
     SELECT n.job_id, n.scheduled_for INTO twice
     FROM inserted n
-    JOIN execution_history h
-        ON h.job_key = n.job_key AND h.scheduled_for = n.scheduled_for AND h.origin = 0
+    CROSS JOIN LATERAL (
+        SELECT FROM execution_history h
+        WHERE h.job_key = n.job_key AND h.scheduled_for = n.scheduled_for AND h.origin = 0
+        LIMIT 1
+    ) AS h
     WHERE n.origin = 0
     LIMIT 1;
     IF FOUND THEN
@@ -260,6 +295,22 @@ END $$;
 CREATE TRIGGER executions_instant_once AFTER INSERT ON executions
     REFERENCING NEW TABLE AS inserted
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_decided_instants();
+
+CREATE FUNCTION refuse_undecided_instant() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM executions e
+    WHERE e.job_key = NEW.job_key AND e.scheduled_for = NEW.scheduled_for AND e.origin = 0;
+    IF FOUND THEN
+        RAISE unique_violation USING
+            MESSAGE = format('%s has a row for %s already', NEW.job_id, NEW.scheduled_for),
+            CONSTRAINT = 'executions_instant';
+    END IF;
+    RETURN NULL;
+END $$;
+-- By row, and of skipped ones only: what succeeded was in the other table a moment ago.
+CREATE TRIGGER execution_history_instant_once AFTER INSERT ON execution_history
+    FOR EACH ROW WHEN (NEW.origin = 0 AND NEW.state = 'skipped')
+    EXECUTE FUNCTION refuse_undecided_instant();
 
 -- A first attempt that succeeded is folded into its execution; every other one is a row.
 CREATE TABLE attempts (
@@ -300,11 +351,24 @@ CREATE TABLE limits (
     most integer NOT NULL CHECK (most > 0),
     holders bigint[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (tenant, limit_key)
-);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0);
 
--- What a blocked execution waits for.
+-- The row of a job's limit comes with the version that sets it, and keeps its holders.
+CREATE FUNCTION keep_limit_of_version() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO limits (tenant, limit_key, most)
+    VALUES (NEW.tenant, NEW.limit_key, NEW.concurrency_limit)
+    ON CONFLICT (tenant, limit_key) DO UPDATE SET most = excluded.most;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER job_versions_limit AFTER INSERT ON job_versions
+    FOR EACH ROW WHEN (NEW.limit_key IS NOT NULL) EXECUTE FUNCTION keep_limit_of_version();
+
+-- What a blocked execution waits for. No foreign key: its trigger would run for every finish, and
+-- only what is `blocked: dependency` has edges; whoever ends that state deletes them with it.
 CREATE TABLE wait_edges (
-    child_id bigint NOT NULL REFERENCES executions ON DELETE CASCADE,
+    child_id bigint NOT NULL,                     -- an execution
     parent_key bigint NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     PRIMARY KEY (child_id, parent_key)
@@ -389,7 +453,10 @@ $$;
 
 CREATE VIEW all_executions AS
 SELECT id, execution_id(id, created_at) AS execution_id, created_at, tenant, job_id, job_key,
-    version, origin, scheduled_for, run, pool, priority, state, reason, run_at, attempt, failures,
+    version, origin, scheduled_for, run, pool, priority,
+    CASE WHEN state = 'blocked' AND reason = 'delayed' THEN 'scheduled' ELSE state END AS state,
+    CASE WHEN state = 'blocked' AND reason = 'delayed' THEN NULL ELSE reason END AS reason,
+    run_at, attempt, failures,
     losses, fencing_token, incarnation, started_at, NULL::timestamptz AS finished_at,
     NULL::integer AS exit_code, NULL::text AS error, NULL::bytea AS result, input,
     NULL::timestamptz AS last_scheduled_for, 1 AS instants, NULL::timestamptz AS discarded_at
@@ -414,6 +481,10 @@ BEGIN
             EXCEPTION WHEN duplicate_object OR unique_violation THEN
                 NULL;                             -- another database of this server was quicker
             END;
+        END IF;
+        -- The owner acts as them where nodes connect by its name (`database.url`).
+        IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
+            EXECUTE format('GRANT %I TO CURRENT_USER', name);
         END IF;
     END LOOP;
 END $$;

@@ -1,0 +1,68 @@
+"""What PostgreSQL and the wire can say, sorted into what a caller must do about it."""
+
+from typing import Final
+
+import asyncpg
+
+from protocols.errors import TickwrightError, UnavailableError
+
+RACES: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""Another writer was quicker; nothing was changed, and the statement may be run again at once."""
+
+_AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, starting up, statement timeout
+    asyncpg.InsufficientResourcesError,  # connections, memory, disk
+    asyncpg.ReadOnlySQLTransactionError,  # a standby: another server is the primary now
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.PostgresSystemError,
+    OSError,
+    TimeoutError,
+)
+_REFUSALS: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidParameterValueError,  # `role "tickwright_node" does not exist`
+    asyncpg.InsufficientPrivilegeError,
+)
+# asyncpg tells of its own closed sessions by one class with a message; a wrong number of
+# arguments, which is our bug, is of that class too.
+_CLOSED: Final = ("closed", "closing", "another operation is in progress", "released")
+
+
+class DatabaseRefusedError(TickwrightError):
+    """The database answers and will not have us: waiting does not mend it."""
+
+    code = "database_refused"
+    status = 503
+
+
+def unavailable(error: BaseException) -> UnavailableError | None:
+    """The error to raise in place of `error` if the database is away; None for anything else."""
+    away = isinstance(error, _AWAY) or (
+        isinstance(error, asyncpg.InterfaceError)
+        and not isinstance(error, asyncpg.DataError)
+        and any(word in str(error) for word in _CLOSED)
+    )
+    if not away:
+        return None
+    said = str(error) or type(error).__name__
+    return UnavailableError(f"the database cannot be reached now: {said}")
+
+
+def refusal(error: BaseException) -> DatabaseRefusedError | None:
+    """The error to raise in place of `error` if a connection was refused for good."""
+    if not isinstance(error, _REFUSALS):
+        return None
+    hint = (
+        "run `runtime migrate` first"
+        if isinstance(error, asyncpg.InvalidParameterValueError)
+        else "check database.url and what its user may do"
+    )
+    return DatabaseRefusedError(f"the database refuses the connection: {error}; {hint}")
+
+
+def constraint_of(error: asyncpg.PostgresError) -> str:
+    """The name of the constraint or unique index that refused, or an empty string."""
+    return str(getattr(error, "constraint_name", None) or "")

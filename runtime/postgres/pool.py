@@ -1,0 +1,227 @@
+"""Connections to one database by one role: few, kept, and mended by themselves after an outage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import asyncpg
+import msgspec
+
+from protocols.errors import TickwrightError, UnavailableError
+from runtime.postgres.errors import RACES, refusal, unavailable
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+NODE_ROLE: Final = "tickwright_node"
+API_ROLE: Final = "tickwright_api"
+
+_TRIES: Final = 5
+_SAID: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+_CONNECT_S: Final = 5.0
+# A little past the server's own timeout: it answers for a server that is gone without a word.
+_COMMAND_S: Final = 40.0
+_BACKOFF_FIRST_S: Final = 0.05
+_BACKOFF_MAX_S: Final = 2.0
+
+LIMITS: Final = {
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "10s",
+    "timezone": "UTC",
+    "jit": "off",
+}
+"""What every session of ours sets."""
+
+PINNED: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_material": "off",
+}
+"""What the node's sessions add: each hot statement is written so that index probes driven by
+its arrays are the only plan left, whatever the statistics of an emptying and filling table say."""
+
+
+class PoolHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """`degraded_for_s`: since when no statement came through, None while they do."""
+
+    degraded_for_s: float | None
+    error: str | None
+    connections: int
+    idle: int
+
+
+class Pool:
+    """Up to `size` connections, made when they are needed and kept.
+
+    Args:
+        arguments: of `asyncpg.connect`: `dsn`, or `host`, `port`, `user`, `password`, `database`.
+        name: shown by PostgreSQL as the session's `application_name`.
+        size: the most connections that are open at once.
+        role: a role to act as, for a login that is only a member of it.
+        pinned: whether plans are pinned (`PINNED`), for statements of the hot path.
+    """
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        name: str,
+        size: int,
+        role: str | None = None,
+        pinned: bool = False,
+    ) -> None:
+        settings = {**LIMITS, **(PINNED if pinned else {}), "application_name": name}
+        if role is not None:
+            settings["role"] = role
+        self._options: dict[str, Any] = {
+            **arguments,
+            "min_size": 0,
+            "max_size": size,
+            "max_queries": 1 << 40,
+            "max_inactive_connection_lifetime": 0.0,
+            "timeout": _CONNECT_S,
+            "command_timeout": _COMMAND_S,
+            "server_settings": settings,
+            "reset": _keep,
+        }
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._down_since: float | None = None
+        self._error: str | None = None
+
+    async def open(self, *, within_s: float) -> None:
+        """Connect, trying again with growing pauses for `within_s` seconds.
+
+        Raises:
+            UnavailableError: the database could not be reached in that time.
+            DatabaseRefusedError: it answers, and refuses us.
+        """
+        if self._pool is None:
+            self._pool = await asyncpg.create_pool(**self._options)
+        pause = _BACKOFF_FIRST_S
+        until = asyncio.get_running_loop().time() + within_s
+        while True:
+            try:
+                await self.fetch("SELECT 1")
+            except UnavailableError:
+                if asyncio.get_running_loop().time() + pause > until:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _BACKOFF_MAX_S)
+            else:
+                return
+
+    async def close(self) -> None:
+        """End all connections: at once those that are idle, the others after their statement."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    async def __aenter__(self) -> Pool:
+        await self.open(within_s=_CONNECT_S)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def connections(self) -> asyncpg.Pool[asyncpg.Record]:
+        """The pool underneath, for transactions of several statements."""
+        if self._pool is None:
+            raise UnavailableError("the database cannot be reached now: the pool is closed")
+        return self._pool
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement in a transaction of its own, again where it lost a deadlock.
+
+        Raises:
+            UnavailableError: the database is away; the statement may or may not have committed.
+        """
+        for left in range(_TRIES, 0, -1):
+            session = await self._acquire()
+            try:
+                rows = await session.fetch(query, *args)
+            except RACES as error:
+                if left == 1:
+                    raise UnavailableError(f"others change the same rows: {error}") from error
+            except _SAID as error:
+                raise await self._noted(error, unavailable(error)) from error
+            else:
+                self._down_since = self._error = None
+                return rows
+            finally:
+                await self._release(session)
+        raise AssertionError
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """A transaction on one connection, with errors told as `fetch` tells them."""
+        session = await self._acquire()
+        try:
+            async with session.transaction():
+                yield session
+        except _SAID as error:
+            raise await self._noted(error, unavailable(error)) from error
+        finally:
+            await self._release(session)
+        self._down_since = self._error = None
+
+    def health(self) -> PoolHealth:
+        """How this pool does; never blocks."""
+        now = asyncio.get_running_loop().time()
+        return PoolHealth(
+            degraded_for_s=None if self._down_since is None else now - self._down_since,
+            error=self._error,
+            connections=self._pool.get_size() if self._pool is not None else 0,
+            idle=self._pool.get_idle_size() if self._pool is not None else 0,
+        )
+
+    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
+        pool = self.connections
+        try:
+            return await pool.acquire()
+        except _SAID as error:
+            raise await self._noted(error, refusal(error) or unavailable(error)) from error
+
+    async def _release(self, session: PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Give a session back; one that broke is replaced at its next use."""
+        if self._pool is None:
+            return
+        try:
+            await self._pool.release(session)
+        except _SAID as error:
+            await self._noted(error, unavailable(error))
+
+    async def _noted(self, error: Exception, told: TickwrightError | None) -> Exception:
+        """The error to raise for `error`, with the health noted where that is an outage."""
+        if told is None:
+            return error
+        if self._down_since is None:
+            self._down_since = asyncio.get_running_loop().time()
+        self._error = str(told)
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
+            # These sessions lead to a standby for good: new ones ask anew who is the primary.
+            await self._pool.expire_connections()
+        return told
+
+
+async def _keep(_: Session) -> None:
+    """Nothing to reset: no statement of ours leaves a trace in its session."""
