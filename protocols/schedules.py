@@ -1,7 +1,6 @@
-"""When a job is due: the one stored form of a schedule, and how people's forms are read into it.
+"""When a job is due: the one stored form of a schedule, and of the calendars it may name.
 
-Reading is pure and tells every error at once. Whether a cron expression and a time zone exist is
-asked of the caller's `check`, since the answer needs croniter and the zone database.
+`protocols.schedule_text` reads what people write into it.
 """
 
 from datetime import datetime
@@ -23,15 +22,15 @@ NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-CATCH_UP_MAX: Final = 100_000
-"""The most instants that one job may ask to be caught up after an outage."""
+CATCH_UP_MAX: Final = 1000
+"""The most instants that one job may ask to be caught up after an outage: one statement's rows."""
 
 
 class Misfire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What becomes of instants first looked at more than `grace_s` after they were due.
 
-    `within_s`: none older than this is run; `limit`: at most so many, the latest ones;
-    `rate_per_s`: how fast, None as fast as they are claimed.
+    `within_s`: none older than this is run; `limit`: how many `catch_up` runs at most, the latest
+    ones; `rate_per_s`: how many a second, None for as fast as they are claimed.
     """
 
     policy: MisfirePolicy = "execute_once"
@@ -42,10 +41,10 @@ class Misfire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Calendar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Days on which instants count, each a date pattern (see docs/schedules.md).
+    """Days on which instants count, by the patterns of `protocols.days`.
 
-    Only `include`: those days are open. Only `exclude`: all others are. With both, a day in
-    `include` is open even if `exclude` names it too.
+    Only `include`: those days are open. Only `exclude`: all others are. With both, a day that
+    `include` names is open even if `exclude` names it too.
     """
 
     exclude: tuple[str, ...] = ()
