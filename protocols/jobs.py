@@ -38,7 +38,8 @@ class PythonTask(msgspec.Struct, frozen=True, kw_only=True, tag="python", omit_d
     target: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
-    isolation: Isolation = "process"
+    isolation: Isolation | None = None
+    """None only between the file and its apply, which finds out what kind of callable it is."""
 
 
 class HttpExpect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,0 +1,222 @@
+"""Reads one job, from a file or from a request: the same fields, rules and words for both."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from actors.timer.cron import CronError, compile_cron
+from protocols.durations import shown
+from protocols.errors import Problem
+from protocols.jobs import PRIORITIES, Guarantee, JobSpec, Retry, Trigger
+from protocols.schedule_text import parse_schedule
+from protocols.schedules import Calendar, Schedule
+from runtime.files.fields import (
+    Fields,
+    Refused,
+    choice,
+    distinct,
+    filled,
+    flag,
+    job_name,
+    list_of,
+    name,
+    seconds,
+    share,
+    short,
+    text,
+    whole,
+)
+from runtime.files.places import Path
+from runtime.files.tasks import read_task
+
+DEPENDENCIES_MAX: Final = 1000
+_LATER: Final = {
+    "rate": "a rate limit",
+    "resources": "a resource cost",
+    "breaker": "a circuit breaker",
+    "downstream": "a circuit breaker",
+    "partitions": "partitioned work",
+    "run_on": "choosing nodes",
+    "must_finish_by": "an SLA",
+    "expected_duration": "an SLA",
+}
+_RETRY_WORDS: Final = {"failed": "failed", "timed_out": "timed_out", "timeout": "timed_out"}
+
+
+def read_job(
+    raw: object,
+    path: Path,
+    problems: list[Problem],
+    *,
+    tenant: str,
+    defaults: Mapping[str, Any],
+    calendars: Mapping[str, Calendar],
+) -> JobSpec | None:
+    """The job that `raw` describes; None, and problems, where it is wrong.
+
+    `calendars` are those of its file, by name; one that is not there is looked for when the job
+    is applied.
+    """
+    before = len(problems)
+    merged = {**defaults, **raw} if isinstance(raw, Mapping) else raw
+    fields = Fields(merged, path, problems, what="a job: a mapping of fields")
+    job_id = fields.take("job_id", job_name, "")
+    if not job_id and "job_id" not in fields and isinstance(raw, Mapping):
+        fields.refuse((), "a job needs its job_id")
+    task = read_task(fields)
+    schedule = _schedule(fields)
+    retry = _retry(fields)
+    guarantee: Guarantee = fields.take(
+        "guarantee", choice("at_least_once", "at_most_once"), "at_least_once"
+    )
+    if guarantee == "at_most_once" and retry.max_retries > 0:
+        fields.refuse(("max_retries",), "a job that runs at most once has no retries")
+    dependencies = fields.take("dependencies", _dependencies, ())
+    if job_id in dependencies:
+        fields.refuse(("dependencies",), f"{job_id} depends on itself")
+    values: dict[str, Any] = {
+        "timeout_s": fields.take("timeout", seconds, 3600.0),
+        "priority": fields.take("priority", _priority, PRIORITIES.index("normal")),
+        "pool": fields.take("pool", name, "default"),
+        "overlap": fields.take(
+            "overlap", choice("skip", "queue", "allow", "cancel_running"), "skip"
+        ),
+        "expires_s": fields.take("expires", seconds, None),
+        "concurrency_limit": _concurrency(fields),
+        "on_dependency_failure": fields.take(
+            "on_dependency_failure", choice("skip", "wait", "run"), "skip"
+        ),
+        "dependency_timeout_s": fields.take("dependency_timeout", seconds, None),
+        "on": _triggers(fields),
+        "heartbeat_s": fields.take("heartbeat", seconds, None),
+        "checkpoint": fields.take("checkpoint", choice("execution", "job"), "execution"),
+        "tags": fields.take("tags", lambda v: distinct(list_of(short, most=100)(v)), ()),
+        "description": fields.take("description", text, ""),
+        "owner": fields.take("owner", short, ""),
+        "enabled": fields.take("enabled", flag, default=True),
+    }
+    for field, why in _LATER.items():
+        fields.later(field, why)
+    fields.close()
+    if len(problems) > before or task is None:
+        return None
+    named = schedule.calendars if schedule is not None else ()
+    return JobSpec(
+        tenant=tenant,
+        job_id=job_id,
+        task=task,
+        schedule=schedule,
+        calendars={key: calendars[key] for key in named if key in calendars},
+        retry=retry,
+        guarantee=guarantee,
+        dependencies=dependencies,
+        **values,
+    )
+
+
+def _schedule(fields: Fields) -> Schedule | None:
+    timezone = fields.take("timezone", filled, "UTC")
+    path = (*fields.path, "schedule")
+    schedule: Schedule | None = fields.take(
+        "schedule", lambda value: parse_schedule(value, timezone=timezone, path=path), None
+    )
+    if schedule is None or schedule.cron is None:
+        return schedule
+    try:
+        compile_cron(schedule.cron)
+    except CronError as error:
+        fields.refuse(("schedule",), str(error))
+        return None
+    return schedule
+
+
+def _retry(fields: Fields) -> Retry:
+    default = Retry()
+    retries = fields.take("max_retries", whole(0, 10_000), 0)
+    lost = fields.take("max_lost", whole(0, 10_000), default.max_lost)
+    raw = fields.raw("retry")
+    if raw is None:
+        return Retry(max_retries=retries, max_lost=lost)
+    inner = Fields(
+        raw,
+        (*fields.path, "retry"),
+        fields.problems,
+        what="{backoff, base, max, jitter, retry_on}",
+    )
+    retry = Retry(
+        max_retries=retries,
+        max_lost=lost,
+        backoff=inner.take(
+            "backoff", choice("exponential", "linear", "fibonacci", "fixed"), default.backoff
+        ),
+        base_s=inner.take("base", seconds, default.base_s),
+        max_s=inner.take("max", seconds, default.max_s),
+        jitter=inner.take("jitter", share, default.jitter),
+        retry_on=inner.take("retry_on", _retry_on, default.retry_on),
+    )
+    inner.close()
+    return retry
+
+
+def _retry_on(value: object) -> Any:
+    words = [value] if isinstance(value, str) else value
+    found = list_of(choice(*_RETRY_WORDS), most=10)(words)
+    return distinct(tuple(_RETRY_WORDS[word] for word in found))
+
+
+def _priority(value: object) -> int:
+    word = "normal" if value == "medium" else value
+    found: str = choice(*PRIORITIES)(word)
+    return PRIORITIES.index(found)
+
+
+def _dependencies(value: object) -> tuple[str, ...]:
+    return distinct(list_of(job_name, most=DEPENDENCIES_MAX)(value))
+
+
+def _concurrency(fields: Fields) -> int | None:
+    raw = fields.raw("concurrency")
+    if raw is None:
+        return None
+    inner = Fields(raw, (*fields.path, "concurrency"), fields.problems, what="{limit: N}")
+    limit = inner.take("limit", whole(1, 100_000), None)
+    inner.later("key", "a limit by key")
+    inner.close()
+    if limit is None and "limit" not in inner:
+        inner.refuse((), "a concurrency needs its limit")
+    return limit
+
+
+def _triggers(fields: Fields) -> tuple[Trigger, ...]:
+    raw = fields.raw("on")
+    if raw is None:
+        return ()
+    many = isinstance(raw, list)
+    found = []
+    for i, one in enumerate(raw if many else [raw]):
+        path = (*fields.path, "on", i) if many else (*fields.path, "on")
+        found.append(_trigger(one, path, fields.problems))
+    return tuple(trigger for trigger in found if trigger is not None)
+
+
+def _trigger(raw: object, path: Path, problems: list[Problem]) -> Trigger | None:
+    inner = Fields(raw, path, problems, what="{event: NAME} or {job: ID, state: STATE}")
+    inner.later("kafka", "a Kafka trigger")
+    event = inner.take("event", name, None)
+    job = inner.take("job", job_name, None)
+    state = inner.take("state", choice("succeeded", "dead", "cancelled", "skipped"), None)
+    matches: dict[str, Any] = inner.take("filter", _filter, {})
+    inner.close()
+    if "kafka" in inner or not isinstance(raw, Mapping):
+        return None
+    if ("event" in inner) == ("job" in inner):
+        inner.refuse((), "`on` names one of event and job")
+        return None
+    if event is not None and state is not None:
+        inner.refuse(("state",), "only a job has a state")
+    return Trigger(event=event, job=job, state=state or "succeeded", filter=matches)
+
+
+def _filter(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Refused(f"{shown(value)} is not a mapping of dotted paths to values")
+    return value
