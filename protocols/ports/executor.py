@@ -41,7 +41,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The first line of the attempt is about to run."""
+    """The first line of the attempt is about to run.
+
+    Left out where the attempt has ended by the time this could be told: its `Outcome` says when it
+    started.
+    """
 
     id: int
     fencing_token: int

@@ -1,0 +1,40 @@
+"""One attempt inside a host: what it was given, what it printed, what it asked of the node."""
+
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from runtime.hosts.output import BoundedOutput
+from runtime.hosts.wire import Run, Spec
+
+
+class Asks(Protocol):
+    """Carries an attempt's questions to the node; may be called from any thread."""
+
+    def ask(self, token: int, kind: str, value: bytes | None) -> "Future[Any]":
+        """Put a question; the future holds the answer."""
+
+
+class Attempt:
+    """The state of one attempt; everything that few attempts need is made when asked for."""
+
+    __slots__ = ("asks", "begun", "cancelled", "output", "output_bytes_max", "run", "spec", "task")
+
+    def __init__(self, spec: Spec, run: Run, asks: Asks, output_bytes_max: int) -> None:
+        self.spec = spec
+        self.run = run
+        self.asks = asks
+        self.output_bytes_max = output_bytes_max
+        self.output: BoundedOutput | None = None
+        self.cancelled = False
+        self.begun = False
+        self.task: Any = None
+
+    def print(self, piece: bytes) -> None:
+        """Keep what the attempt printed."""
+        if self.output is None:
+            self.output = BoundedOutput(self.output_bytes_max)
+        self.output.write(piece)
+
+    def ask(self, kind: str, value: bytes | None = None) -> "Future[Any]":
+        """Ask the node; the future holds its answer."""
+        return self.asks.ask(self.run.token, kind, value)

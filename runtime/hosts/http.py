@@ -1,0 +1,188 @@
+"""HTTP tasks: one request each, from the node itself, with every size and wait bounded."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import anyio.abc
+import httpx
+import msgspec
+
+from protocols.jobs import HttpExpect, HttpTask
+from protocols.ports.executor import OutcomeState, Output
+from runtime.hosts.settings import HostSettings
+from runtime.hosts.work import ENDED_AS, Desk, Work
+
+REDIRECTS_MAX = 10
+CONNECT_S = 30.0
+CONNECTIONS_MAX = 1000
+
+
+class HttpRunner:
+    """Sends requests; never by the node's own proxies, netrc or cookies."""
+
+    def __init__(self, *, settings: HostSettings, desk: Desk) -> None:
+        self._settings = settings
+        self._desk = desk
+        self._group: anyio.abc.TaskGroup | None = None
+        self._client: httpx.AsyncClient | None = None
+        self._scopes: dict[int, anyio.CancelScope] = {}
+
+    async def run(self) -> None:
+        """Own the requests under way, until cancelled."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._group = None
+                with anyio.CancelScope(shield=True):
+                    await self.close()
+
+    def start(self, works: list[Work]) -> None:
+        """Send these."""
+        for work in works:
+            if self._group is None:
+                self._desk.finish(work, "unstarted", error="the executor does not run")
+            else:
+                self._scopes[work.token] = anyio.CancelScope()
+                self._group.start_soon(self._attempt, work)
+
+    def begun_ns(self, work: Work) -> int:
+        """When the request was begun."""
+        return work.begun_ns
+
+    def end(self, work: Work) -> None:
+        """Drop the connection."""
+        scope = self._scopes.get(work.token)
+        if scope is not None:
+            scope.cancel()
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def _attempt(self, work: Work) -> None:
+        task = work.assignment.task
+        assert isinstance(task, HttpTask)
+        state: OutcomeState = "lost"
+        error: str | None = "the node ended"
+        output: Output | None = None
+        result: bytes | None = None
+        self._desk.begun(work, time.monotonic_ns())
+        try:
+            with self._scopes[work.token]:
+                status, reason, headers, body, size = await self._send(work, task)
+                output = Output(head=shown(status, reason, headers, body), omitted_bytes=size)
+                error = unexpected(task.expect, status, reason, body)
+                state = "succeeded" if error is None else "failed"
+                result = json_of(headers, body, size)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict) as problem:
+            state, error = "failed", failure(task, problem)
+        except Exception as problem:  # noqa: BLE001 - one odd answer must not end all others
+            state, error = "failed", f"the request failed: {type(problem).__name__}"
+        finally:
+            del self._scopes[work.token]
+            if work.reason is not None:
+                state, error = ENDED_AS[work.reason], work.why()
+            self._desk.finish(work, state, error=error, result=result, output=output)
+
+    async def _send(self, work: Work, task: HttpTask) -> tuple[int, str, httpx.Headers, bytes, int]:
+        """Status, reason, headers, the body within its bound, and how much of it was left out."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                follow_redirects=True,
+                max_redirects=REDIRECTS_MAX,
+                timeout=httpx.Timeout(None, connect=CONNECT_S),
+                limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
+                trust_env=False,
+            )
+        content, kind = encoded(task.body)
+        headers = {
+            **({"Content-Type": kind} if kind is not None else {}),
+            **identity(work),
+            **task.headers,
+        }
+        most = self._settings.http_body_bytes_max
+        kept, size = bytearray(), 0
+        request = self._client.build_request(
+            task.method, task.url, headers=headers, content=content
+        )
+        response = await self._client.send(request, stream=True)
+        try:
+            async for piece in response.aiter_bytes():
+                size += len(piece)
+                kept += piece[: most - len(kept)]
+                if size > 16 * most:
+                    break  # endless, or nothing that a task's answer should be
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+        self._client.cookies.clear()
+        left_out = size - len(kept)
+        return response.status_code, response.reason_phrase, response.headers, bytes(kept), left_out
+
+
+def identity(work: Work) -> dict[str, str]:
+    """What lets a server drop a doubled or a late request."""
+    return {
+        "Runtime-Execution-Id": work.assignment.execution_id,
+        "Runtime-Attempt": str(work.assignment.attempt),
+        "Runtime-Fencing-Token": str(work.token),
+    }
+
+
+def encoded(body: Any) -> tuple[bytes | None, str | None]:
+    """A body's bytes and their type: JSON, unless it is a string."""
+    if body is None:
+        return None, None
+    if isinstance(body, str):
+        return body.encode(), "text/plain; charset=utf-8"
+    return msgspec.json.encode(body), "application/json"
+
+
+def unexpected(expect: HttpExpect, status: int, reason: str, body: bytes) -> str | None:
+    """Why an answer is no success; None if it is one."""
+    fine = status in expect.status if expect.status else httpx.codes.is_success(status)
+    if not fine:
+        return f"HTTP {status} {reason}".rstrip()
+    if expect.body_contains is not None and expect.body_contains.encode() not in body:
+        return f"HTTP {status}, but the answer does not contain {expect.body_contains!r}"
+    return None
+
+
+def failure(task: HttpTask, problem: Exception) -> str:
+    """What went wrong, without the URL's user, password or query."""
+    try:
+        url = httpx.URL(task.url)
+        where = f"{url.scheme}://{url.host}" + (f":{url.port}" if url.port else "")
+    except httpx.InvalidURL:
+        return "the URL is not one"
+    kind = type(problem).__name__
+    if isinstance(problem, httpx.ConnectError):
+        return f"no connection to {where}"
+    if isinstance(problem, httpx.UnsupportedProtocol):
+        return f"the URL's protocol is neither http nor https: {url.scheme or 'none'}"
+    if isinstance(problem, httpx.TooManyRedirects):
+        return f"{where} redirected more than {REDIRECTS_MAX} times"
+    return f"{where}: {kind}"
+
+
+def shown(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The answer as kept for a person; no header but the body's type, for any may be a secret."""
+    kind = headers.get("content-type", "")
+    return f"HTTP {status} {reason}\ncontent-type: {kind}\n\n".encode() + body
+
+
+def json_of(headers: Mapping[str, str], body: bytes, left_out: int) -> bytes | None:
+    """The body as the attempt's result, if it is JSON and whole."""
+    if left_out or "json" not in headers.get("content-type", ""):
+        return None
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return body
