@@ -1,0 +1,200 @@
+"""Whether the parents of what waits have finished well, and what becomes of it then.
+
+A scheduled child has an edge to each parent. For each edge the parent's execution of the same
+instant decides; where the parent may still come to that instant, the child waits; where it has
+passed without one, its latest finished execution decides, and until there is one the child waits.
+
+A child without a schedule has no instant. Its edges remember, in the order of the event log,
+which parents have succeeded since its own last run; when all have, it runs once and they forget.
+Under `overlap: skip` that run is not made before the one at hand has ended, so that any number of
+successes meanwhile make one run and none is lost.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.pool import Pool
+from runtime.postgres.reactions import QUEUE_MOST, reacting
+from runtime.postgres.steps import AT_ONCE, Step, changed, step
+
+_GENERATIONS: Final = 25
+"""How far down one call follows what it decides; the rest is the next call's."""
+
+# executions_blocked for all; wait_edges_parent for the children of those given.
+_DECIDE = f"""
+WITH children AS (
+    SELECT id FROM executions
+    WHERE $1::bigint[] IS NULL AND state = 'blocked' AND reason = 'dependency'
+    UNION
+    SELECT w.child_id FROM wait_edges w WHERE w.parent_key = ANY($1)
+    UNION
+    SELECT id FROM executions
+    WHERE job_key = ANY($1) AND state = 'blocked' AND reason = 'dependency'
+), waiting AS (
+    SELECT c.id, c.job_key, c.scheduled_for,
+        coalesce(v.spec ->> 'on_dependency_failure', 'skip') AS on_failure,
+        (v.spec ->> 'dependency_timeout_s')::float8 AS timeout_s
+    FROM children
+    JOIN executions c ON c.id = children.id AND c.state = 'blocked' AND c.reason = 'dependency'
+    LEFT JOIN job_versions v ON v.job_key = c.job_key AND v.version = c.version
+), edges AS (
+    SELECT c.id, CASE
+        WHEN w.child_id IS NULL THEN 'met'
+        WHEN under_way.yes OR same.state IS NULL AND to_come.yes THEN 'wait'
+        WHEN coalesce(same.state, latest.state) = 'succeeded' THEN 'met'
+        WHEN coalesce(same.state, latest.state) IS NULL THEN 'wait'
+        ELSE 'failed'
+    END AS verdict
+    FROM waiting c
+    LEFT JOIN wait_edges w ON w.child_id = c.id
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM executions e
+            WHERE e.job_key = w.parent_key AND e.scheduled_for = c.scheduled_for AND e.origin = 0
+        ) AS yes
+    ) AS under_way
+    LEFT JOIN LATERAL (
+        SELECT h.state FROM execution_history h
+        WHERE h.job_key = w.parent_key AND h.scheduled_for = c.scheduled_for AND h.origin = 0
+            AND NOT under_way.yes
+    ) AS same ON true
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM schedules s
+            WHERE s.job_key = w.parent_key AND s.cursor < c.scheduled_for
+                AND s.next_fire_at <= c.scheduled_for
+            UNION ALL
+            SELECT FROM schedules s
+            WHERE s.job_key = w.parent_key
+                AND s.catchup_from < c.scheduled_for AND s.catchup_until >= c.scheduled_for
+        ) AS yes
+    ) AS to_come
+    LEFT JOIN LATERAL (
+        SELECT h.state FROM execution_history h
+        WHERE h.job_key = w.parent_key
+            AND NOT under_way.yes AND NOT to_come.yes AND same.state IS NULL
+        ORDER BY h.scheduled_for DESC, h.origin DESC LIMIT 1
+    ) AS latest ON true
+), verdicts AS (
+    SELECT c.id, CASE
+        WHEN bool_or(e.verdict = 'failed') AND c.on_failure = 'skip' THEN 'skip'
+        WHEN bool_and(e.verdict = 'met' OR e.verdict = 'failed' AND c.on_failure = 'run')
+            THEN 'go'
+        WHEN c.timeout_s IS NOT NULL THEN
+            CASE WHEN c.scheduled_for + make_interval(secs => c.timeout_s) <= $2 THEN 'skip' END
+        WHEN EXISTS (
+            SELECT FROM executions n WHERE n.job_key = c.job_key AND n.origin = 0
+                AND n.scheduled_for > c.scheduled_for AND n.scheduled_for <= $2
+            UNION ALL
+            SELECT FROM execution_history n WHERE n.job_key = c.job_key AND n.origin = 0
+                AND n.scheduled_for > c.scheduled_for AND n.scheduled_for <= $2
+        ) THEN 'skip'
+    END AS verdict
+    FROM waiting c JOIN edges e ON e.id = c.id
+    GROUP BY c.id, c.job_key, c.scheduled_for, c.on_failure, c.timeout_s
+), decided AS MATERIALIZED (
+    SELECT id, verdict FROM verdicts WHERE verdict IS NOT NULL LIMIT {AT_ONCE}
+), locked AS MATERIALIZED (
+    SELECT e.* FROM executions e
+    WHERE e.id IN (SELECT id FROM decided) AND e.state = 'blocked' AND e.reason = 'dependency'
+    ORDER BY e.id
+    FOR UPDATE
+), ranked AS (
+    SELECT l.*, d.verdict,
+        row_number() OVER (PARTITION BY l.job_key, d.verdict ORDER BY l.scheduled_for, l.id)
+            + (SELECT count(*) FROM executions q WHERE q.job_key = l.job_key
+                AND q.state = 'blocked' AND q.reason = 'overlap')
+            + (SELECT count(*) FROM executions t WHERE t.job_key = l.job_key AND t.holds_turn)
+        AS place
+    FROM locked l JOIN decided d ON d.id = l.id
+), placed AS MATERIALIZED (
+    SELECT r.*, CASE
+        WHEN verdict = 'skip' THEN 'dependency'
+        WHEN overlap = 'skip' AND origin = 0 AND place > 1 THEN 'overlap'
+        WHEN overlap = 'queue' AND place > 1 + {QUEUE_MOST} THEN 'overlap'
+    END AS skipped
+    FROM ranked r
+), released AS (
+    DELETE FROM wait_edges w USING placed p WHERE w.child_id = p.id
+), let_go AS (
+    UPDATE executions e SET
+        state = CASE e.overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END,
+        reason = CASE e.overlap WHEN 'allow' THEN NULL ELSE 'overlap' END
+    FROM placed p
+    WHERE e.id = p.id AND p.skipped IS NULL AND e.state IN {guard("scheduled")}
+    RETURNING e.id, e.job_key, e.pool, e.state
+), gone AS (
+    DELETE FROM executions e
+    USING placed p
+    WHERE e.id = p.id AND p.skipped IS NOT NULL AND e.state IN {guard("skipped")}
+    RETURNING e.*, p.skipped
+), history AS (
+    {into_history("gone", state="'skipped'", reason="skipped", finished_at="$2")}
+), told AS (
+    {logged("let_go", kind="'settled'", at="$2", states="state")}
+), told_skipped AS (
+    {logged("gone", kind="'skipped'", at="$2", states="'skipped'")}
+), all_decided AS (
+    SELECT id, job_key, pool FROM let_go UNION ALL SELECT id, job_key, NULL FROM gone
+)
+{changed("all_decided")}
+"""  # noqa: S608
+
+# job_dependencies_met: children of which some parent has succeeded. Whoever locks all edges of a
+# child and finds all of them met makes its run; a second one at the same moment finds them unmet.
+_GATHER = f"""
+WITH candidates AS (
+    SELECT DISTINCT child_key FROM job_dependencies
+    WHERE met_at IS NOT NULL AND ($2::bigint[] IS NULL OR child_key = ANY($2))
+), complete AS (
+    SELECT c.child_key FROM candidates c
+    JOIN jobs j ON j.job_key = c.child_key AND j.enabled AND j.deleted_at IS NULL
+    JOIN job_versions v ON v.job_key = j.job_key AND v.version = j.version
+    WHERE NOT EXISTS (SELECT FROM schedules s WHERE s.job_key = c.child_key)
+        AND NOT EXISTS (
+            SELECT FROM job_dependencies d WHERE d.child_key = c.child_key AND d.met_at IS NULL
+        )
+        AND (v.overlap <> 'skip' OR NOT EXISTS (
+            SELECT FROM executions e WHERE e.job_key = c.child_key AND e.holds_turn
+            UNION ALL
+            SELECT FROM executions e WHERE e.job_key = c.child_key AND e.state = 'blocked'
+        ))
+    LIMIT {AT_ONCE}
+), locked AS MATERIALIZED (
+    SELECT d.child_key FROM job_dependencies d
+    WHERE d.child_key IN (SELECT child_key FROM complete) AND d.met_at IS NOT NULL
+    ORDER BY d.parent_key, d.child_key
+    FOR UPDATE
+), asked AS MATERIALIZED (
+    SELECT l.child_key AS nth, l.child_key AS job_key, NULL::jsonb AS input FROM locked l
+    GROUP BY l.child_key
+    HAVING count(*) = (SELECT count(*) FROM job_dependencies d WHERE d.child_key = l.child_key)
+), begun_anew AS (
+    UPDATE job_dependencies d SET met_at = NULL
+    FROM asked WHERE d.child_key = asked.job_key
+),
+{reacting("asked")}
+"""  # noqa: S608
+
+
+async def decide(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> list[Step]:
+    """Decide what waits for these jobs, or all that waits, and what waits for that in turn.
+
+    What may run is left `blocked: overlap`, for the step that gives turns; only under
+    `overlap: allow` it is `scheduled` here.
+    """
+    steps: list[Step] = []
+    look = job_keys
+    for _ in range(_GENERATIONS):
+        steps.append(await step(pool, _DECIDE, look, now))
+        look = steps[-1].job_keys
+        if not look:
+            break
+    return steps
+
+
+async def gather(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> Step:
+    """Make the runs of those among these jobs, or of all, whose parents have all succeeded."""
+    return await step(pool, _GATHER, now, job_keys)

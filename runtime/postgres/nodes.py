@@ -1,0 +1,210 @@
+"""Nodes in the books: who lives, by the database's own clock, and what the dead had in hand.
+
+A node is marked dead first and its executions are collected by a statement after it, in the same
+transaction: the mark waits for a claim under way, which holds the node's row FOR SHARE, and only
+a later snapshot sees what that claim took. What one call does not get to stays marked (a node
+that has ended keeps `ended_at` empty until nothing of it runs), and the next call takes it up.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from protocols.ports.store import NodeInfo, Pulse
+from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.pool import Pool
+
+LOST_AT_ONCE: Final = 10_000
+"""Executions that one transaction declares lost; the caller asks again while there are nodes."""
+
+_CLOCK = "SELECT clock_timestamp() AS now"
+
+_JOIN = """
+INSERT INTO nodes (name, url, pid, host, version, level, pools, started_at, last_beat_at)
+SELECT $1, $2, $3, $4, $5, $6,
+    (SELECT coalesce(jsonb_object_agg(p.key, jsonb_build_object('slots', p.value, 'running', 0)),
+        '{}') FROM jsonb_each($7::text::jsonb) AS p),
+    $8, clock_timestamp()
+RETURNING incarnation
+"""
+
+_BEAT = """
+WITH beat AS (
+    UPDATE nodes SET
+        last_beat_at = clock_timestamp(),
+        clock_offset_s = $4,
+        leads = $3::text::jsonb,
+        pools = (
+            SELECT coalesce(jsonb_object_agg(p.key, p.value || jsonb_build_object('running',
+                coalesce($2::text::jsonb -> p.key, '0'))), '{}')
+            FROM jsonb_each(nodes.pools) AS p
+        )
+    WHERE incarnation = $1 AND state IN ('up', 'draining')
+    RETURNING state
+)
+SELECT coalesce((SELECT state FROM beat), 'dead') AS state, paused AS house_paused,
+    (SELECT count(*) FROM leaderships) AS leaderships
+FROM house
+"""
+
+_LEAVE = """
+UPDATE nodes SET state = 'stopped' WHERE incarnation = $1 AND state IN ('up', 'draining')
+"""
+
+# nodes_open: those that live, and those that ended with work in hand.
+_MARK_DEAD = """
+WITH silent AS (
+    SELECT incarnation FROM nodes
+    WHERE ended_at IS NULL AND state IN ('up', 'draining')
+        AND ($1::float8 IS NULL
+            OR last_beat_at < clock_timestamp() - make_interval(secs => $1::float8))
+    ORDER BY incarnation
+    FOR UPDATE
+)
+UPDATE nodes SET state = 'dead', leads = '{}'
+FROM silent WHERE nodes.incarnation = silent.incarnation
+"""
+
+_ENDED = """
+SELECT incarnation FROM nodes
+WHERE ended_at IS NULL AND state IN ('dead', 'stopped')
+    AND ($1::bigint IS NULL OR incarnation = $1)
+ORDER BY incarnation
+FOR UPDATE
+"""
+
+# There is no index on who runs what, since every claim would pay for it: this reads the whole
+# hot table, once for a node's death.
+_LOSE = f"""
+WITH held AS MATERIALIZED (
+    SELECT *, CASE
+        WHEN cancel_requested THEN 'cancelled'
+        WHEN at_most_once OR losses >= max_lost THEN 'dead'
+        ELSE 'scheduled'
+    END AS becomes
+    FROM executions
+    WHERE state = 'running' AND incarnation = ANY($1::bigint[])
+    ORDER BY id
+    LIMIT {LOST_AT_ONCE}
+    FOR UPDATE
+), again AS (
+    UPDATE executions e SET state = 'scheduled', reason = NULL, run_at = $2,
+        losses = e.losses + 1, fencing_token = NULL, incarnation = NULL, started_at = NULL,
+        expires_at = NULL
+    FROM held
+    WHERE e.id = held.id AND held.becomes = 'scheduled'
+        AND e.state IN {guard("scheduled")} AND e.fencing_token = held.fencing_token
+), gone AS (
+    DELETE FROM executions e
+    USING held
+    WHERE e.id = held.id AND held.becomes <> 'scheduled' AND e.state = 'running'
+        AND e.fencing_token = held.fencing_token
+), history AS (
+    {
+    into_history(
+        "(SELECT id, created_at, tenant, job_id, job_key, version, needs, origin, "
+        "scheduled_for, run, pool, priority, attempt, failures, losses + 1 AS losses, "
+        "fencing_token, incarnation, started_at, input, becomes "
+        "FROM held WHERE becomes <> 'scheduled') AS ended",
+        state="becomes",
+        reason="CASE becomes WHEN 'dead' THEN 'lost' END",
+        finished_at="$2",
+    )
+}
+), tried AS (
+    INSERT INTO attempts (id, scheduled_for, tenant, attempt, run, state, reason, fencing_token,
+        incarnation, started_at, finished_at)
+    SELECT id, scheduled_for, tenant, attempt, run, 'lost', 'node', fencing_token, incarnation,
+        coalesce(started_at, $2), $2
+    FROM held
+), held_limits AS MATERIALIZED (
+    SELECT tenant, limit_key FROM limits
+    WHERE (tenant, limit_key) IN
+        (SELECT tenant, limit_key FROM held WHERE limit_key IS NOT NULL)
+    ORDER BY tenant, limit_key
+    FOR UPDATE
+), freed AS (
+    UPDATE limits l SET holders = ARRAY(
+        SELECT holder FROM unnest(l.holders) AS holder WHERE holder NOT IN (SELECT id FROM held)
+    )
+    FROM held_limits
+    WHERE l.tenant = held_limits.tenant AND l.limit_key = held_limits.limit_key
+), told AS (
+    {logged("held", kind="'lost'", at="$2", states="becomes")}
+)
+SELECT count(*) FROM held
+"""  # noqa: S608
+
+_CLOSE = """
+UPDATE nodes SET ended_at = $2 WHERE incarnation = ANY($1::bigint[]) AND ended_at IS NULL
+"""
+
+
+async def sample_clock(pool: Pool) -> datetime:
+    """Return what the database's clock says now."""
+    sampled: datetime = (await pool.fetch(_CLOCK))[0]["now"]
+    return sampled
+
+
+async def join(pool: Pool, node: NodeInfo, *, now: datetime, alone: bool) -> int:
+    """Enter a new incarnation; with `alone`, all earlier ones are dead before it exists."""
+    if alone:
+        while await _end(pool, silent_s=None, now=now):
+            pass
+    pools = msgspec.json.encode(node.pools).decode()
+    (row,) = await pool.fetch(
+        _JOIN, node.name, node.url, node.pid, node.host, node.version, node.level, pools, now
+    )
+    incarnation: int = row["incarnation"]
+    return incarnation
+
+
+async def beat(
+    pool: Pool,
+    incarnation: int,
+    *,
+    running: dict[str, int],
+    leads: dict[int, int],
+    clock_offset_s: float,
+) -> Pulse:
+    """Say that this node lives; an incarnation that the books do not know is `dead`."""
+    (row,) = await pool.fetch(
+        _BEAT,
+        incarnation,
+        msgspec.json.encode(running).decode(),
+        msgspec.json.encode(leads).decode(),
+        clock_offset_s,
+    )
+    return Pulse(
+        state=row["state"], house_paused=row["house_paused"], leaderships=row["leaderships"]
+    )
+
+
+async def leave(pool: Pool, incarnation: int, *, now: datetime) -> None:
+    """End this incarnation; what it failed to give back is lost, as a dead node's work is."""
+    await pool.fetch(_LEAVE, incarnation)
+    while await _end(pool, silent_s=None, now=now, only=incarnation):
+        pass
+
+
+async def declare_dead(pool: Pool, *, ttl_s: float, now: datetime) -> Sequence[int]:
+    """Declare dead who has not beaten for `ttl_s`, and lost what the ended still hold.
+
+    Returns the incarnations that had something to be settled. A node may hold more than
+    `LOST_AT_ONCE`, so the caller asks again until there are none.
+    """
+    return await _end(pool, silent_s=ttl_s, now=now)
+
+
+async def _end(
+    pool: Pool, *, silent_s: float | None, now: datetime, only: int | None = None
+) -> list[int]:
+    async with pool.transaction() as session:
+        if only is None:
+            await session.execute(_MARK_DEAD, silent_s)
+        ended = [row["incarnation"] for row in await session.fetch(_ENDED, only)]
+        if ended and await session.fetchval(_LOSE, ended, now) < LOST_AT_ONCE:
+            await session.execute(_CLOSE, ended, now)
+    return ended

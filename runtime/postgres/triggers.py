@@ -1,0 +1,112 @@
+"""Reads the event log and makes what follows: `on:` executions, and edges that are met.
+
+The place read to moves in the statement that makes the executions, and its row is locked by it:
+each event counts once, whoever reads and whenever a node or the database dies. A job that
+triggers itself is legal; it makes one execution for each that ends, no more.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from protocols.executions import FINAL
+from protocols.ports.store import Settled
+from runtime.postgres.dependencies import gather
+from runtime.postgres.pool import Pool
+from runtime.postgres.reactions import reacting
+from runtime.postgres.steps import AT_ONCE, step
+from runtime.postgres.waiting import take_turns
+
+_ENDS: Final = ", ".join(f"'{state}'" for state in sorted(FINAL))
+_UNREAD: Final = """
+    (e.xid, e.number) > (r.xid, r.number) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+"""
+
+# Asked first, so that a poll of a quiet house writes nothing.
+_PENDING = f"""
+SELECT count(*) AS unread FROM event_readers r CROSS JOIN LATERAL (
+    SELECT FROM events e WHERE {_UNREAD} ORDER BY e.xid, e.number LIMIT $1
+) AS events
+WHERE r.name = 'triggers'
+"""  # noqa: S608
+
+# A filter holds where the payload has, at each dotted path, a value equal to the one given.
+_HOLDS: Final = """
+NOT EXISTS (
+    SELECT FROM jsonb_each(t.filter) AS f
+    WHERE f.value IS DISTINCT FROM (p.payload #> string_to_array(f.key, '.'))
+)"""
+
+# events_order, job_triggers_event, job_triggers_parent, job_dependencies' key by parent.
+_FOLLOW = f"""
+WITH reader AS MATERIALIZED (
+    SELECT xid, number FROM event_readers WHERE name = 'triggers' FOR UPDATE
+), batch AS MATERIALIZED (
+    SELECT e.xid, e.number, e.at, e.kind, e.tenant, e.name, e.payload, e.ids, e.job_keys, e.states
+    FROM reader r CROSS JOIN LATERAL (
+        SELECT * FROM events e WHERE {_UNREAD} ORDER BY e.xid, e.number LIMIT $2
+    ) AS e
+), moved AS (
+    UPDATE event_readers SET xid = final.xid, number = final.number
+    FROM (SELECT xid, number FROM batch ORDER BY xid DESC, number DESC LIMIT 1) AS final
+    WHERE event_readers.name = 'triggers'
+), ended AS MATERIALIZED (
+    SELECT b.xid, b.number, c.id, c.job_key, c.state
+    FROM batch b CROSS JOIN LATERAL unnest(b.ids, b.job_keys, b.states) AS c(id, job_key, state)
+    WHERE c.state IN ({_ENDS})
+), met AS MATERIALIZED (
+    SELECT d.parent_key, d.child_key FROM job_dependencies d
+    WHERE d.parent_key IN (SELECT job_key FROM ended WHERE state = 'succeeded')
+        AND d.met_at IS NULL
+        AND NOT EXISTS (SELECT FROM schedules s WHERE s.job_key = d.child_key)
+    ORDER BY d.parent_key, d.child_key
+    FOR UPDATE
+), marked AS (
+    UPDATE job_dependencies d SET met_at = $1
+    FROM met WHERE d.parent_key = met.parent_key AND d.child_key = met.child_key
+), matched AS (
+    SELECT b.xid, b.number, 0 AS id, t.job_key, p.payload
+    FROM batch b
+    JOIN job_triggers t ON t.tenant = b.tenant AND t.event = b.name
+    CROSS JOIN LATERAL (SELECT b.payload) AS p
+    WHERE b.kind = 'emitted' AND {_HOLDS}
+    UNION ALL
+    SELECT c.xid, c.number, c.id, t.job_key, p.payload
+    FROM ended c
+    JOIN job_triggers t ON t.parent_key = c.job_key AND t.state = c.state
+    JOIN jobs j ON j.job_key = c.job_key
+    LEFT JOIN LATERAL (
+        SELECT x.execution_id, x.scheduled_for FROM all_executions x
+        WHERE x.tenant = j.tenant AND x.id = c.id LIMIT 1
+    ) AS x ON true
+    CROSS JOIN LATERAL (
+        SELECT jsonb_build_object(
+            'job_id', j.job_id, 'execution_id', x.execution_id, 'state', c.state,
+            'scheduled_for', to_char(x.scheduled_for AT TIME ZONE 'UTC',
+                'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        ) AS payload
+    ) AS p
+    WHERE {_HOLDS}
+), asked AS MATERIALIZED (
+    SELECT row_number() OVER (ORDER BY xid, number, id, job_key) AS nth, job_key, input
+    FROM (
+        SELECT DISTINCT ON (xid, number, id, job_key) xid, number, id, job_key, payload AS input
+        FROM matched ORDER BY xid, number, id, job_key
+    ) AS once
+),
+{reacting("asked")}
+"""  # noqa: S608
+
+
+async def run_triggers(pool: Pool, *, now: datetime, limit: int) -> Settled:
+    """Take up to `limit` unread events, once each, and let go what they made."""
+    pending = (await pool.fetch(_PENDING, limit))[0]["unread"]
+    if not pending:
+        return Settled()
+    followed = await step(pool, _FOLLOW, now, limit)
+    gathered = await gather(pool, None, now=now)
+    made = {*followed.job_keys, *gathered.job_keys}
+    granted = await take_turns(pool, sorted(made), now=now) if made else gathered
+    return Settled(
+        pools=sorted({*followed.pools, *gathered.pools, *granted.pools}),
+        more=pending >= limit or gathered.done >= AT_ONCE,
+    )

@@ -1,0 +1,177 @@
+"""Lets go what waited: turns that came free, parents that finished, `@after` that may count on.
+
+Every step looks at what is committed, not at what it was told, so each may be run by any number
+of nodes at once, again after a lost answer, or not at all until the next poll.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from protocols.ports.store import Settled
+from runtime.postgres.dependencies import decide, gather
+from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.pool import Pool
+from runtime.postgres.steps import AT_ONCE, Step, changed, step
+
+# Jobs with something blocked: those given, or all, by skipping through executions_blocked.
+_JOBS = """
+WITH RECURSIVE blocked_jobs (job_key) AS (
+    (SELECT job_key FROM executions
+    WHERE state = 'blocked' AND $1::bigint[] IS NULL
+    ORDER BY job_key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.job_key FROM executions e
+        WHERE e.state = 'blocked' AND e.job_key > b.job_key
+        ORDER BY e.job_key LIMIT 1)
+    FROM blocked_jobs b WHERE b.job_key IS NOT NULL
+), jobs_here AS (
+    SELECT job_key FROM blocked_jobs WHERE job_key IS NOT NULL
+    UNION
+    SELECT unnest($1::bigint[])
+)"""
+
+# Of `cancel_running`, the newest that waits displaces all before it: what waits or has not begun
+# is cancelled, what runs is asked to end, once.
+_DISPLACE = f"""
+{_JOBS}, newest AS (
+    SELECT j.job_key, n.id FROM jobs_here j
+    CROSS JOIN LATERAL (
+        SELECT id FROM executions
+        WHERE job_key = j.job_key AND state = 'blocked' AND reason = 'overlap'
+            AND overlap = 'cancel_running'
+        ORDER BY id DESC LIMIT 1
+    ) AS n
+), aimed AS (
+    SELECT e.id FROM newest n JOIN executions e ON e.job_key = n.job_key AND e.id < n.id
+        AND e.state = 'blocked' AND e.reason = 'overlap' AND e.overlap = 'cancel_running'
+    UNION
+    SELECT e.id FROM newest n JOIN executions e ON e.job_key = n.job_key AND e.id < n.id
+        AND e.holds_turn AND NOT e.cancel_requested
+    LIMIT {AT_ONCE}
+), victims AS MATERIALIZED (
+    SELECT e.* FROM executions e
+    WHERE e.id IN (SELECT id FROM aimed) AND NOT e.cancel_requested
+        AND (e.holds_turn OR e.state = 'blocked' AND e.reason = 'overlap')
+    ORDER BY e.id
+    FOR UPDATE
+), asked AS (
+    UPDATE executions e SET cancel_requested = true
+    FROM victims WHERE e.id = victims.id AND e.state = 'running'
+    RETURNING e.id
+), gone AS (
+    DELETE FROM executions e
+    USING victims
+    WHERE e.id = victims.id AND e.state <> 'running' AND e.state IN {guard("cancelled")}
+    RETURNING e.*
+), history AS (
+    {into_history("gone", state="'cancelled'", reason="'overlap'", finished_at="$2")}
+), told AS (
+    {logged("gone", kind="'cancelled'", at="$2", states="'cancelled'")}
+)
+{changed("victims")}
+"""  # noqa: S608
+
+# executions_delayed: what was asked for later, once that moment has come, waits its turn.
+_WAKE = f"""
+WITH due AS (
+    SELECT id FROM executions
+    WHERE state = 'blocked' AND reason = 'delayed' AND run_at <= $1
+    ORDER BY run_at LIMIT {AT_ONCE}
+), chosen AS MATERIALIZED (
+    SELECT id FROM executions
+    WHERE id IN (SELECT id FROM due) AND state = 'blocked' AND reason = 'delayed'
+    ORDER BY id
+    FOR UPDATE
+), woken AS (
+    UPDATE executions e SET
+        state = CASE e.overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END,
+        reason = CASE e.overlap WHEN 'allow' THEN NULL ELSE 'overlap' END
+    FROM chosen WHERE e.id = chosen.id AND e.state IN {guard("scheduled")}
+    RETURNING e.id, e.job_key, e.pool, e.state
+), told AS (
+    {logged("woken", kind="'settled'", at="$1", states="state")}
+)
+{changed("woken")}
+"""  # noqa: S608
+
+_GRANT = f"""
+{_JOBS}, oldest AS (
+    SELECT b.id FROM jobs_here j
+    CROSS JOIN LATERAL (
+        SELECT id FROM executions
+        WHERE job_key = j.job_key AND state = 'blocked' AND reason = 'overlap'
+        ORDER BY scheduled_for, id LIMIT 1
+    ) AS b
+    WHERE NOT EXISTS (
+        SELECT FROM executions t WHERE t.job_key = j.job_key AND t.holds_turn
+    )
+    LIMIT {AT_ONCE}
+), chosen AS MATERIALIZED (
+    SELECT e.id FROM executions e
+    WHERE e.id IN (SELECT id FROM oldest) AND e.state = 'blocked' AND e.reason = 'overlap'
+    ORDER BY e.id
+    FOR UPDATE
+), granted AS (
+    UPDATE executions e SET state = 'scheduled', reason = NULL, holds_turn = true
+    FROM chosen WHERE e.id = chosen.id AND e.state IN {guard("scheduled")}
+    RETURNING e.id, e.job_key, e.pool
+), told AS (
+    {logged("granted", kind="'settled'", at="$2", states="'scheduled'")}
+)
+{changed("granted")}
+"""  # noqa: S608
+
+# schedules_after: those that wait for a finish. The row of the instant last fired is final as
+# soon as no row of the schedule is left among the hot ones.
+_REARM = f"""
+WITH waiting AS (
+    SELECT s.job_key, s.after_s, s.cursor, ended.finished_at
+    FROM schedules s
+    LEFT JOIN LATERAL (
+        SELECT h.finished_at FROM execution_history h
+        WHERE h.job_key = s.job_key AND h.origin = 0
+        ORDER BY h.scheduled_for DESC LIMIT 1
+    ) AS ended ON true
+    WHERE s.after_s IS NOT NULL AND s.next_fire_at IS NULL
+        AND ($1::bigint[] IS NULL OR s.job_key = ANY($1))
+        AND NOT EXISTS (
+            SELECT FROM executions e WHERE e.job_key = s.job_key AND e.origin = 0
+        )
+    LIMIT {AT_ONCE}
+), chosen AS MATERIALIZED (
+    SELECT s.job_key, greatest(
+        coalesce(w.finished_at, s.cursor) + make_interval(secs => s.after_s),
+        s.cursor + interval '1 microsecond'
+    ) AS next_fire_at
+    FROM schedules s JOIN waiting w USING (job_key)
+    WHERE s.next_fire_at IS NULL AND s.after_s = w.after_s AND s.cursor = w.cursor
+    ORDER BY s.job_key
+    FOR UPDATE OF s
+), armed AS (
+    UPDATE schedules s SET next_fire_at = chosen.next_fire_at
+    FROM chosen WHERE s.job_key = chosen.job_key
+    RETURNING s.job_key
+)
+{changed("armed", pools="NULL::text")}
+"""  # noqa: S608
+
+
+async def settle(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
+    """Unblock all that may run now, of these jobs and of those that wait for them, or of all."""
+    here = None if job_keys is None else list(job_keys)
+    steps = [await step(pool, _WAKE, now), *await decide(pool, here, now=now)]
+    steps.append(await gather(pool, here, now=now))
+    turns = None if here is None else [*here, *(key for one in steps for key in one.job_keys)]
+    steps.append(await take_turns(pool, turns, now=now))
+    armed = await step(pool, _REARM, here)
+    return Settled(
+        pools=sorted({name for one in steps for name in one.pools}),
+        schedules_changed=armed.done > 0,
+        more=any(one.done >= AT_ONCE for one in (*steps, armed)),
+    )
+
+
+async def take_turns(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> Step:
+    """Give each free turn of these jobs, or of all, to what waits for it longest."""
+    await step(pool, _DISPLACE, job_keys, now)
+    return await step(pool, _GRANT, job_keys, now)
