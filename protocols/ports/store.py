@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from protocols.errors import KeyReusedError, NotFoundError
 from protocols.executions import AttemptState, SkipReason
 from protocols.jobs import JobSpec
 from protocols.ports.executor import Output
@@ -36,13 +37,14 @@ class DueSchedule(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule row as last read; instants up to `cursor` are decided.
 
     `catchup_from` and `catchup_until` (exclusive, inclusive) bound the missed instants that are
-    still to be decided, oldest first, beside the live end.
+    still to be decided, oldest first, beside the live end. `next_fire_at` is None where only
+    these are left.
     """
 
     job_key: int
     version: int
     cursor: datetime
-    next_fire_at: datetime
+    next_fire_at: datetime | None
     anchor: datetime
     catchup_from: datetime | None = None
     catchup_until: datetime | None = None
@@ -87,6 +89,9 @@ class Fired(msgspec.Struct, frozen=True, kw_only=True):
     moved: Sequence[int]
     pools: Sequence[str]
     """Pools that now have something to claim."""
+    followers: Sequence[int] = ()
+    """Jobs with something that waits: settle these, since what they wait for may just have
+    ended."""
 
 
 class TimerStore(Protocol):
@@ -97,7 +102,10 @@ class TimerStore(Protocol):
         ...
 
     async def due(self, term: Term, *, until: datetime, limit: int) -> Sequence[DueSchedule]:
-        """Schedules of this term with `next_fire_at <= until`, soonest first."""
+        """Schedules of this term with `next_fire_at <= until`, soonest first.
+
+        Behind them come those that still have missed instants to decide.
+        """
         ...
 
     async def definitions(self, keys: Sequence[tuple[int, int]]) -> Sequence[JobSpec | None]:
@@ -285,6 +293,56 @@ class WorkerStore(Protocol):
         ...
 
 
+# --- what is asked for ------------------------------------------------------------------------
+
+
+class TriggerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a job once, now or at `run_at`; exactly one of `job_id` and `job_key` is set.
+
+    `key` is an idempotency key, which lives 24 hours: the same key and `body_hash` stand for the
+    same execution. A trigger by an event takes a key made of the event's place in the log.
+    """
+
+    tenant: str
+    job_id: str | None = None
+    job_key: int | None = None
+    input: bytes | None = None
+    """JSON."""
+    run_at: datetime | None = None
+    with_dependencies: bool = False
+    key: str | None = None
+    body_hash: bytes = b""
+
+
+class Triggered(msgspec.Struct, frozen=True, kw_only=True):
+    """The execution that answers a request; `known` where its key had been used before.
+
+    `state` and `pool` are those it was born with, None for a known one. A blocked one's job is
+    to be settled.
+    """
+
+    id: int
+    created_at: datetime
+    job_key: int
+    known: bool = False
+    state: str | None = None
+    pool: str | None = None
+
+
+class TriggerStore(Protocol):
+    """What makes executions that no schedule fired."""
+
+    async def trigger(
+        self, requests: Sequence[TriggerRequest], *, now: datetime
+    ) -> Sequence[Triggered | NotFoundError | KeyReusedError]:
+        """Insert one execution for each request, in one statement; answers stand in its order.
+
+        An error is that of its request alone. One meant for later stays out of its job's turn
+        (`blocked: delayed`, unless `overlap: allow`) until `settle` finds its `run_at` passed.
+        """
+        ...
+
+
 # --- what keeps house -----------------------------------------------------------------------
 
 
@@ -371,5 +429,7 @@ class WaitingStore(Protocol):
         ...
 
 
-class Store(TimerStore, DispatchStore, WorkerStore, JanitorStore, WaitingStore, Protocol):
+class Store(
+    TimerStore, DispatchStore, WorkerStore, TriggerStore, JanitorStore, WaitingStore, Protocol
+):
     """All of it: what one adapter fulfils."""

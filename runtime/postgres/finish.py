@@ -1,0 +1,223 @@
+"""What a worker reports: how attempts ended, and what it hands back without having started it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import asyncpg
+
+from protocols.ports.store import Finish, Finished, GiveBack
+from runtime.postgres.moves import guard
+from runtime.postgres.pool import Pool
+
+_FINISHABLE: Final = f"state IN {guard('succeeded')}"
+
+# The rows are locked in the order given, which is that of their ids. A retry of what somebody
+# asked to cancel meanwhile ends there.
+_ENDED: Final = """
+WITH ended AS MATERIALIZED (
+    SELECT d.*, e.*,
+        CASE WHEN d.becomes = 'scheduled' AND e.cancel_requested THEN 'cancelled'
+            ELSE d.becomes END AS state
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[],
+            $7::timestamptz[], $8::text[], $9::timestamptz[], $10::text[], $11::integer[],
+            $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bigint[])
+        AS d(id, token, attempt_state, becomes, begun_at, finished_at, spends, run_at, reason,
+            exit_code, error, result, head, tail, omitted_bytes)
+    CROSS JOIN LATERAL (
+        SELECT x.ctid AS at, x.created_at, x.tenant, x.job_id, x.job_key, x.version, x.needs,
+            x.origin, x.scheduled_for, x.run, x.pool, x.priority, x.attempt, x.failures, x.losses,
+            x.input, x.limit_key, x.holds_turn, x.keeps, x.cancel_requested
+        FROM executions x
+        WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{finishable}
+        FOR UPDATE
+    ) AS e
+)"""
+
+_GONE: Final = """, gone AS (
+    DELETE FROM executions e USING ended d
+    WHERE e.ctid = d.at AND d.state <> 'scheduled'
+    RETURNING d.*
+), kept AS (
+    INSERT INTO execution_history (id, created_at, tenant, job_id, job_key, version, needs, origin,
+        scheduled_for, run, pool, priority, state, reason, attempt, failures, losses,
+        fencing_token, incarnation, started_at, finished_at, exit_code, error, result, input)
+    SELECT id, created_at, tenant, job_id, job_key, version, needs, origin, scheduled_for, run,
+        pool, priority, state, reason, attempt, failures + (spends = 'retry')::integer,
+        losses + (spends = 'lost')::integer, token, $1, begun_at, finished_at, exit_code, error,
+        result, input
+    FROM gone
+)"""
+
+_RETRIED: Final = """, retried AS (
+    UPDATE executions e SET state = 'scheduled', reason = d.reason, run_at = d.run_at,
+        expires_at = NULL, fencing_token = NULL, incarnation = NULL, started_at = NULL,
+        failures = e.failures + (d.spends = 'retry')::integer,
+        losses = e.losses + (d.spends = 'lost')::integer
+    FROM ended d
+    WHERE e.ctid = d.at AND d.state = 'scheduled'
+    RETURNING d.*
+), settled AS (SELECT * FROM gone UNION ALL SELECT * FROM retried)"""
+
+_TRIED: Final = """, tried AS (
+    INSERT INTO attempts (id, scheduled_for, tenant, attempt, run, state, reason, fencing_token,
+        incarnation, started_at, finished_at, exit_code, error)
+    SELECT id, scheduled_for, tenant, attempt, run, attempt_state, reason, token, $1, begun_at,
+        finished_at, exit_code, error
+    FROM settled WHERE attempt > 1 OR attempt_state <> 'succeeded'
+), printed AS (
+    INSERT INTO outputs (id, scheduled_for, tenant, attempt, head, tail, omitted_bytes)
+    SELECT id, scheduled_for, tenant, attempt, head, tail, omitted_bytes
+    FROM settled WHERE head IS NOT NULL
+)"""
+
+# limits_pkey, in key order. Only what keeps something of its own looks for it.
+_FREED: Final = """, freed AS MATERIALIZED (
+    SELECT g.tenant, g.limit_key, g.ids
+    FROM (
+        SELECT tenant, limit_key, array_agg(id) AS ids FROM settled
+        WHERE limit_key IS NOT NULL GROUP BY tenant, limit_key ORDER BY tenant, limit_key
+    ) AS g
+    CROSS JOIN LATERAL (
+        SELECT FROM limits k WHERE k.tenant = g.tenant AND k.limit_key = g.limit_key FOR UPDATE
+    ) AS k
+), released AS (
+    UPDATE limits l
+    SET holders = ARRAY(SELECT h FROM unnest(l.holders) AS h WHERE h <> ALL (f.ids))
+    FROM freed f WHERE l.tenant = f.tenant AND l.limit_key = f.limit_key
+)"""
+
+_TIDIED: Final = """, forgotten AS (
+    DELETE FROM checkpoints c USING gone g
+    WHERE g.keeps AND g.state = 'succeeded' AND c.job_key = g.job_key AND c.execution = g.id
+), done_once AS (
+    UPDATE once_keys k SET expires_at = g.finished_at + make_interval(secs => k.ttl_s)
+    FROM gone g WHERE g.keeps AND g.state = 'succeeded' AND k.execution = g.id
+)"""
+
+_TOLD: Final = """, told AS (
+    INSERT INTO events (at, kind, ids, job_keys, states)
+    SELECT max(finished_at), 'finished', array_agg(id), array_agg(job_key), array_agg(state)
+    FROM settled HAVING count(*) > 0
+)"""
+
+# The gates are asked once a statement: where nobody depends on anybody, nobody is looked up.
+_ANSWER: Final = """
+SELECT ARRAY(SELECT id FROM settled) AS accepted,
+    ARRAY(
+        SELECT DISTINCT g.job_key FROM gone g
+        WHERE (g.holds_turn AND (SELECT true FROM executions b
+                WHERE b.job_key = g.job_key AND b.state = 'blocked' LIMIT 1) IS TRUE)
+            OR ((SELECT EXISTS (SELECT FROM job_dependencies)) AND (SELECT true
+                FROM job_dependencies d WHERE d.parent_key = g.job_key LIMIT 1) IS TRUE)
+            OR ((SELECT EXISTS (SELECT FROM job_triggers WHERE parent_key IS NOT NULL))
+                AND (SELECT true FROM job_triggers t WHERE t.parent_key = g.job_key LIMIT 1)
+                IS TRUE)
+            OR ((SELECT EXISTS (SELECT FROM schedules WHERE after_s IS NOT NULL
+                    AND next_fire_at IS NULL))
+                AND (SELECT true FROM schedules s WHERE s.job_key = g.job_key
+                    AND s.after_s IS NOT NULL AND s.next_fire_at IS NULL LIMIT 1) IS TRUE)
+    ) AS followers
+"""
+
+_GIVE_BACK: Final = """
+WITH given AS MATERIALIZED (
+    SELECT d.id, d.reason, e.*
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS d(id, token, reason)
+    CROSS JOIN LATERAL (
+        SELECT x.ctid AS at, x.tenant, x.limit_key FROM executions x
+        WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{finishable}
+        FOR UPDATE
+    ) AS e
+), settled AS (
+    UPDATE executions e SET state = 'scheduled', reason = d.reason, attempt = e.attempt - 1,
+        fencing_token = NULL, incarnation = NULL, started_at = NULL
+    FROM given d WHERE e.ctid = d.at
+    RETURNING d.*
+){freed}
+SELECT id FROM settled
+"""
+
+_CHECKPOINTS: Final = """
+SELECT w.id, c.value
+FROM unnest($1::bigint[]) AS w(id)
+CROSS JOIN LATERAL (SELECT e.job_key FROM executions e WHERE e.id = w.id LIMIT 1) AS e
+CROSS JOIN LATERAL (
+    SELECT k.value FROM checkpoints k
+    WHERE k.job_key = e.job_key AND k.execution IN (w.id, 0)
+    ORDER BY k.execution DESC LIMIT 1
+) AS c
+"""
+
+
+@lru_cache
+def finish_statement() -> str:
+    """The statement for a batch of ends."""
+    ended = _ENDED.format(finishable=_FINISHABLE)
+    return ended + _GONE + _RETRIED + _TRIED + _FREED + _TIDIED + _TOLD + _ANSWER
+
+
+async def finish(pool: Pool, incarnation: int, finishes: Sequence[Finish]) -> Finished:
+    """As `WorkerStore.finish`.
+
+    What was not accepted is asked once more: a row that somebody changed (asked to cancel)
+    after the statement's snapshot is found by the next one; a spent token is not.
+    """
+    accepted: list[int] = []
+    followers: set[int] = set()
+    left = sorted(finishes, key=lambda f: f.id)
+    for _ in range(2):
+        if not left:
+            break
+        (row,) = await pool.fetch(finish_statement(), incarnation, *_columns(left))
+        accepted += row["accepted"]
+        followers.update(row["followers"])
+        if len(row["accepted"]) == len(left):
+            break
+        written = set(row["accepted"])
+        left = [f for f in left if f.id not in written]
+    return Finished(accepted=accepted, followers=tuple(followers))
+
+
+async def give_back(pool: Pool, incarnation: int, given: Sequence[GiveBack]) -> None:
+    """As `DispatchStore.give_back`; asked twice for the reason that `finish` gives."""
+    left = sorted(given, key=lambda g: g.id)
+    for _ in range(2):
+        if not left:
+            return
+        rows = await pool.fetch(
+            _GIVE_BACK.format(finishable=_FINISHABLE, freed=_FREED),
+            incarnation,
+            [g.id for g in left],
+            [g.fencing_token for g in left],
+            [g.reason for g in left],
+        )
+        written = {row["id"] for row in rows}
+        left = [g for g in left if g.id not in written]
+
+
+async def checkpoints(pool: Pool, ids: Sequence[int]) -> dict[int, bytes]:
+    """As `WorkerStore.checkpoints`: an execution's own, else its job's."""
+    rows: list[asyncpg.Record] = await pool.fetch(_CHECKPOINTS, list(ids)) if ids else []
+    return {row["id"]: row["value"] for row in rows}
+
+
+def _columns(finishes: Sequence[Finish]) -> tuple[list[object], ...]:
+    outputs = [f.output for f in finishes]
+    return (
+        [f.id for f in finishes],
+        [f.fencing_token for f in finishes],
+        [f.attempt_state for f in finishes],
+        [f.state for f in finishes],
+        [f.started_at for f in finishes],
+        [f.finished_at for f in finishes],
+        [f.spends for f in finishes],
+        [f.run_at for f in finishes],
+        [f.reason for f in finishes],
+        [f.exit_code for f in finishes],
+        [f.error for f in finishes],
+        [f.result for f in finishes],
+        [None if o is None else o.head for o in outputs],
+        [None if o is None else o.tail for o in outputs],
+        [None if o is None else o.omitted_bytes for o in outputs],
+    )

@@ -1,0 +1,198 @@
+"""Executions that no schedule fired: asked for by people, programs and events, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+import asyncpg
+
+from protocols.errors import KeyReusedError, NotFoundError, UnavailableError
+from protocols.ports.store import Triggered, TriggerRequest
+from runtime.postgres.placement import VERSION_COLUMNS, placing, retry_placing
+from runtime.postgres.pool import Pool, Session
+
+Answer = Triggered | NotFoundError | KeyReusedError
+
+_TRIES: Final = 5
+
+# jobs_name, or the primary key. What is named by no job here finds nothing, and is told so.
+_NAMED: Final = """
+WITH named AS MATERIALIZED (
+    SELECT r.ord, nextval('execution_ids') AS id, j.job_key, j.version, j.tenant, j.job_id,
+        r.input, r.run_at, r.gated, {keys}
+    FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::timestamptz[],
+            $7::boolean[]{key_arrays})
+        WITH ORDINALITY AS r(tenant, job_id, job_key, input, run_at, gated{key_names}, ord)
+    CROSS JOIN LATERAL (
+        SELECT a.job_key, a.version, a.tenant, a.job_id FROM jobs a
+        WHERE r.job_key IS NULL AND a.tenant = r.tenant AND a.job_id = r.job_id
+            AND a.deleted_at IS NULL
+        UNION ALL
+        SELECT b.job_key, b.version, b.tenant, b.job_id FROM jobs b
+        WHERE b.job_key = r.job_key AND b.tenant = r.tenant AND b.deleted_at IS NULL
+    ) AS j
+), """
+
+# A key in use is in `known`. One that another session is just inserting makes `fresh` wait, and
+# then come back without it: that request is told `raced`, and is asked again.
+_KEYS: Final = """known AS MATERIALIZED (
+    SELECT n.id, n.ord, n.job_key, k.body_hash, k.answer
+    FROM named n
+    CROSS JOIN LATERAL (
+        SELECT i.body_hash, i.answer FROM idempotency_keys i
+        WHERE i.tenant = n.tenant AND i.scope = n.scope AND i.key = n.key AND i.expires_at > $1
+        LIMIT 1
+    ) AS k
+    WHERE n.key IS NOT NULL
+), fresh AS (
+    INSERT INTO idempotency_keys AS k (tenant, scope, key, body_hash, answer, expires_at)
+    SELECT n.tenant, n.scope, n.key, n.body_hash,
+        jsonb_build_object('id', n.id, 'created_at', $1::timestamptz),
+        $1 + interval '24 hours'
+    FROM named n
+    WHERE n.key IS NOT NULL AND (n.id IN (SELECT id FROM known)) IS NOT TRUE
+    ORDER BY n.tenant, n.scope, n.key
+    ON CONFLICT (tenant, scope, key) DO UPDATE SET
+        body_hash = excluded.body_hash, answer = excluded.answer, expires_at = excluded.expires_at
+    WHERE k.expires_at <= $1
+    RETURNING (answer ->> 'id')::bigint AS id
+), """
+
+_PLACE: Final = """asked AS MATERIALIZED (
+    SELECT n.ord, n.id, n.id AS origin, n.job_key, n.version,
+        coalesce(n.run_at, $1) AS scheduled_for, coalesce(n.run_at, $1) AS run_at, n.input,
+        NULL::timestamptz AS last, 1 AS instants, NULL::text AS skip,
+        v.overlap = 'skip' AS patient, coalesce(n.run_at > $1, false) AS delayed,
+        n.gated AND v.dependent AS gated, {version_columns}
+    FROM named n
+    CROSS JOIN LATERAL (
+        SELECT * FROM job_versions j WHERE j.job_key = n.job_key AND j.version = n.version LIMIT 1
+    ) AS v
+    {only_fresh}
+), {placing}
+SELECT ord, id, $1::timestamptz AS created_at, job_key, state, pool, NULL::bytea AS body_hash,
+    'placed' AS what
+FROM placed
+"""
+
+_ANSWERED: Final = """
+UNION ALL
+SELECT ord, (answer ->> 'id')::bigint, (answer ->> 'created_at')::timestamptz, job_key, NULL, NULL,
+    body_hash, 'known'
+FROM known
+UNION ALL
+SELECT ord, id, $1, job_key, NULL, NULL, NULL, 'raced'
+FROM named
+WHERE key IS NOT NULL AND (id IN (SELECT id FROM fresh)) IS NOT TRUE
+    AND (id IN (SELECT id FROM known)) IS NOT TRUE
+"""
+
+
+@lru_cache
+def trigger_statement(*, keyed: bool) -> str:
+    """The statement for a batch; what has no idempotency key does not pay for one."""
+    return (
+        _NAMED.format(
+            keys="r.key, 'trigger ' || j.job_id AS scope, r.body_hash" if keyed else "NULL AS key",
+            key_arrays=", $8::text[], $9::bytea[]" if keyed else "",
+            key_names=", key, body_hash" if keyed else "",
+        )
+        + (_KEYS if keyed else "")
+        + _PLACE.format(
+            version_columns=VERSION_COLUMNS,
+            only_fresh=(
+                "WHERE n.key IS NULL OR (n.id IN (SELECT id FROM fresh)) IS TRUE" if keyed else ""
+            ),
+            placing=placing("triggered", by_tenant=True),
+        )
+        + (_ANSWERED if keyed else "")
+    )
+
+
+async def trigger(
+    through: Pool | Session, requests: Sequence[TriggerRequest], *, now: datetime
+) -> Sequence[Answer]:
+    """As `TriggerStore.trigger`.
+
+    `through` is a pool, or a connection inside a transaction; there, a turn that somebody else
+    took meanwhile is `asyncpg.UniqueViolationError`, since only the whole can be run again.
+    """
+    answers: dict[int, Answer] = {}
+    waiting = list(range(len(requests)))
+    for _ in range(_TRIES):
+        batch, later = _without_twins(requests, waiting)
+        if not batch:
+            return [answers[number] for number in range(len(requests))]
+        chosen = [requests[number] for number in batch]
+        raced = []
+        rows = {row["ord"]: row for row in await _run(through, chosen, now)}
+        for ord_, number in enumerate(batch, 1):
+            row = rows.get(ord_)
+            if row is not None and row["what"] == "raced":
+                raced.append(number)
+            else:
+                answers[number] = _answer(requests[number], row)
+        waiting = [*raced, *later]
+    raise UnavailableError("others use the same idempotency keys all the time: try again")
+
+
+def _without_twins(
+    requests: Sequence[TriggerRequest], waiting: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Part what may go in one statement from what repeats a key in it, and so comes after."""
+    seen: set[tuple[str, str | int | None, str]] = set()
+    now, later = [], []
+    for number in waiting:
+        request = requests[number]
+        if request.key is not None:
+            # A job named both ways in one batch may slip through; its statement then fails.
+            name = (request.tenant, request.job_id or request.job_key, request.key)
+            if name in seen:
+                later.append(number)
+                continue
+            seen.add(name)
+        now.append(number)
+    return now, later
+
+
+async def _run(
+    through: Pool | Session, requests: Sequence[TriggerRequest], now: datetime
+) -> list[asyncpg.Record]:
+    keyed = any(request.key is not None for request in requests)
+    arguments: list[object] = [
+        now,
+        [r.tenant for r in requests],
+        [r.job_id for r in requests],
+        [r.job_key for r in requests],
+        [r.input for r in requests],
+        [r.run_at for r in requests],
+        [r.with_dependencies for r in requests],
+    ]
+    if keyed:
+        arguments += [[r.key for r in requests], [r.body_hash for r in requests]]
+    statement = trigger_statement(keyed=keyed)
+    if not isinstance(through, Pool):
+        return await through.fetch(statement, *arguments)
+    return await retry_placing(lambda _: through.fetch(statement, *arguments))
+
+
+def _answer(request: TriggerRequest, row: asyncpg.Record | None) -> Answer:
+    if row is None:
+        name = request.job_id if request.job_id is not None else f"with key {request.job_key}"
+        return NotFoundError(f"there is no job {name} in tenant {request.tenant}")
+    known = row["what"] == "known"
+    if known and row["body_hash"] != request.body_hash:
+        return KeyReusedError(
+            f"the idempotency key {request.key} was used with another body: take a new key"
+        )
+    return Triggered(
+        id=row["id"],
+        created_at=row["created_at"],
+        job_key=row["job_key"],
+        known=known,
+        state=row["state"],
+        pool=row["pool"],
+    )
