@@ -28,7 +28,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             ),
         ),
         (
-            r"incompatible with server|initialized by PostgreSQL version",
+            r"initialized by PostgreSQL version|CATALOG_VERSION_NO|BLCKSZ",
             "the data was made by another release of PostgreSQL: use that one by database.url",
         ),
         (
@@ -40,7 +40,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             (
-                r"unrecognized configuration parameter|configuration file .* contains errors"
+                r"unrecognized configuration parameter|configuration file( .*)? contains errors"
                 r"|invalid value for parameter|syntax error in file"
             ),
             "a setting is wrong: mend or remove local.conf",
@@ -48,6 +48,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             (
                 r"could not locate a valid checkpoint|could not locate required checkpoint"
+                r"|incompatible with server|could not access status of transaction"
                 r"|invalid (primary )?checkpoint record|checkpoint record is at"
                 r"|could not open file \"?[^\"]*(pg_control|pg_wal|global/|PG_VERSION)"
                 r"|could not read file|calculated CRC checksum does not match"

@@ -68,6 +68,10 @@ class Launcher:
         """
         try:
             orphan = await postmaster.stop_orphan(self._place.data)
+            # Nobody serves it now. A socket's lock file names a process too, and after a power cut
+            # that number may be any program's, which PostgreSQL would wait for in vain.
+            for leftover in self._place.run.glob(".s.PGSQL.*"):
+                leftover.unlink(missing_ok=True)
         except OSError as error:
             raise unusable(self._place.data, error) from error
         if orphan is not None:

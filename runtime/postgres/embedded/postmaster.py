@@ -66,7 +66,7 @@ async def stop_orphan(data: Path) -> int | None:
         (signal.SIGQUIT, IMMEDIATE_PATIENCE_S),
         (signal.SIGKILL, KILL_PATIENCE_S),
     ):
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):
             process.send_signal(number)  # psutil looks twice that the pid is still the same one
         with anyio.move_on_after(patience_s):
             while _runs(process):  # noqa: ASYNC110 - not our child: the kernel tells nobody
@@ -79,11 +79,25 @@ async def stop_orphan(data: Path) -> int | None:
 
 
 def _is_postmaster_of(process: psutil.Process, data: Path) -> bool:
+    """Tell our postmaster from whatever has its number now; its folder may have been moved."""
     try:
         words = process.cmdline()
     except psutil.AccessDenied:
-        return True  # not ours to judge: PostgreSQL itself will say so
-    return bool(words) and Path(words[0]).name == "postgres" and str(data) in words[1:]
+        return False  # another user's, and therefore not the one that wrote into our folder
+    if not words or Path(words[0]).name != "postgres":
+        return False
+    if str(data) in words[1:]:
+        return True
+    try:
+        return Path(process.cwd()).samefile(data)
+    except psutil.AccessDenied as error:
+        # Never guess: two servers on one cluster would ruin it.
+        raise StartFailedError(
+            f"{data}/postmaster.pid names process {process.pid}, a PostgreSQL whose folder "
+            "cannot be read here: end it, or remove that file if it serves another folder"
+        ) from error
+    except OSError:
+        return False
 
 
 def _runs(process: psutil.Process) -> bool:

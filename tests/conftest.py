@@ -1,0 +1,56 @@
+"""Fixtures that every test may ask for; each leaves no process, folder or port behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runtime.postgres.embedded import ConnectionSettings
+from tests.support.folders import walkable_folder
+from tests.support.postgres import (
+    FLAVOURS,
+    MissingError,
+    Server,
+    Throwaway,
+    find_programs,
+    fresh_database,
+    skip_or_fail,
+)
+
+
+@pytest.fixture(scope="session", params=FLAVOURS)
+def postgres_flavour(request: pytest.FixtureRequest) -> str:
+    """Name each PostgreSQL in turn: a test that asks for it runs on ours and on another."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_flavour: str) -> Iterator[Server]:
+    """Give the session's server of this flavour, started at its first use."""
+    try:
+        find_programs(postgres_flavour)
+    except MissingError as missing:
+        skip_or_fail(postgres_flavour, missing)
+    with Throwaway(postgres_flavour) as server:
+        try:
+            yield server
+        finally:
+            asyncio.run(server.tidy())
+
+
+@pytest_asyncio.fixture
+async def empty_database(postgres_server: Server) -> AsyncIterator[ConnectionSettings]:
+    """Give an empty database, dropped afterwards."""
+    async with fresh_database(postgres_server) as settings:
+        yield settings
+
+
+@pytest.fixture
+def land() -> Iterator[Path]:
+    """Give a folder that every user can walk through."""
+    with walkable_folder() as folder:
+        yield folder
