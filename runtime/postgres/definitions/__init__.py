@@ -1,0 +1,1 @@
+"""What is to run: jobs, calendars and their sources, changed as a whole or not at all."""

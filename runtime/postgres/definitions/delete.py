@@ -1,0 +1,62 @@
+"""Ends jobs: what has not started is cancelled, what runs goes on, and history stays."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+
+from protocols.durations import shown
+from protocols.errors import ConflictError
+from runtime.postgres.definitions.stored import chunks, read_dependents
+from runtime.postgres.definitions.write import forget_links
+from runtime.postgres.moves import guard, into_history
+from runtime.postgres.operations.events import logged
+from runtime.postgres.operations.session import Connection
+
+# The schedule goes first: a fire that has the row commits before, and what it made is cancelled
+# below; one that comes after finds no row.
+_UNSCHEDULE: Final = "DELETE FROM schedules WHERE job_key = ANY($1::bigint[])"
+_END: Final = "UPDATE jobs SET deleted_at = $2, updated_at = $2 WHERE job_key = ANY($1::bigint[])"
+_CANCEL: Final = f"""
+WITH waiting AS MATERIALIZED (
+    SELECT id FROM executions
+    WHERE job_key = ANY($1::bigint[]) AND state IN {guard("cancelled")} AND state <> 'running'
+    ORDER BY id
+    FOR UPDATE
+), gone AS (
+    DELETE FROM executions WHERE id IN (SELECT id FROM waiting) RETURNING *
+), edges AS (
+    DELETE FROM wait_edges WHERE child_id IN (SELECT id FROM waiting)
+), filed AS (
+    {into_history("gone", state="'cancelled'", reason="'deleted'", finished_at="$2")}
+)
+{logged("gone", kind="'cancelled'", at="$2", state="'cancelled'")}
+"""  # noqa: S608 - joined from constants
+
+
+async def refuse_needed(
+    conn: Connection, keys: Sequence[int], *, rewritten: Collection[str] = ()
+) -> None:
+    """Raise `ConflictError` where another job needs one of these.
+
+    Args:
+        conn: within a transaction of the tenant.
+        keys: the jobs that are to be deleted.
+        rewritten: jobs whose dependencies are being replaced, so that those stored do not count.
+    """
+    needed = [(p, c) for p, c in await read_dependents(conn, keys) if c not in rewritten]
+    if needed:
+        parent = needed[0][0]
+        children = ", ".join(shown(child) for found, child in needed if found == parent)
+        raise ConflictError(
+            f"the job {shown(parent)} cannot be deleted, since {children} names it: "
+            "take it out of `dependencies` and `on` there first"
+        )
+
+
+async def delete_jobs(conn: Connection, keys: Sequence[int], *, now: datetime) -> None:
+    """Delete these jobs; a job of the same name that comes later is another job."""
+    for part in chunks(keys):
+        await conn.execute(_UNSCHEDULE, part)
+        await conn.execute(_END, part, now)
+        await conn.execute(_CANCEL, part, now)
+        await forget_links(conn, part)

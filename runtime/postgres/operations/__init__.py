@@ -1,0 +1,1 @@
+"""What people ask of the store: lists, and changes, each in a transaction of its tenant."""
