@@ -67,7 +67,8 @@ def plan_due(
         now: the instants up to here are due.
         next_fire_at: the row's; an `after` schedule has its one instant there.
         catchup: the row's (catchup_from, catchup_until], exclusive and inclusive.
-        budget: the most rows; what does not fit stays for the next plan.
+        budget: the most rows; what does not fit stays for the next plan. Below some two hundred a
+            run of skips is not folded, since it is counted within a plan.
     """
     if compiled.schedule.kind == "after":
         return _plan_after(compiled, cursor, now, next_fire_at)
