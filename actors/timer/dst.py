@@ -26,6 +26,7 @@ Fold = Literal["first", "second", "both"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_YEAR: Final = 3
+_ASKED_MAX: Final = 8
 _NEAR_S: Final = 3 * DAY_S
 """Offsets differ by at most 26 hours, and no zone has ever changed its own twice in six days."""
 
@@ -131,7 +132,7 @@ class Timetable:
     Instants are whole seconds since the epoch; every search ends with the year 9998.
     """
 
-    __slots__ = ("_fold", "_next_valid", "cron", "zone")
+    __slots__ = ("_asked", "_fold", "_next_valid", "cron", "zone")
 
     def __init__(self, cron: Cron, zone: Zone, *, gap: Gap | None, fold: Fold | None) -> None:
         self.cron = cron
@@ -140,10 +141,21 @@ class Timetable:
             gap = "skip" if cron.follows_real_time else "next_valid"
         self._next_valid = gap == "next_valid"
         self._fold = fold or ("both" if cron.follows_real_time else "first")
+        self._asked: dict[int, int | None] = {}
 
     def next_after(self, instant: int) -> int | None:
         """Return the first instant after `instant`, or None where there is none."""
-        instant += 1
+        # Jobs of one expression fall due together, and then all ask the same.
+        asked = self._asked
+        if instant in asked:
+            return asked[instant]
+        if len(asked) >= _ASKED_MAX:
+            asked.clear()
+        found = asked[instant] = self._search(instant + 1)
+        return found
+
+    def _search(self, instant: int) -> int | None:
+        """Return the first instant at or after `instant`, or None."""
         while instant < _LAST_S:
             piece = self.zone.piece_at(instant)
             if instant == piece.start and self._gap_count(piece):

@@ -134,6 +134,26 @@ def test_a_zone_runs_what_the_rule_says(seam, minute, hour, weekday, gap, fold, 
     assert backwards[::-1] == expected
 
 
+@pytest.mark.parametrize(
+    ("expression", "options", "spring", "autumn"),
+    [
+        ("30 2 * * *", {}, ["03:00+0200"], ["02:30+0200"]),
+        ("*/30 2 * * *", {}, [], ["02:00+0200", "02:30+0200", "02:00+0100", "02:30+0100"]),
+        ("30 2 * * *", {"gap": "skip", "fold": "second"}, [], ["02:30+0100"]),
+        ("0,30 2,3 * * *", {}, ["03:00+0200", "03:30+0200"], None),
+    ],
+)
+def test_the_examples_of_the_users_page(expression, options, spring, autumn):
+    table = timetable(expression, "Europe/Berlin", **options)
+    for day, expected in ((datetime(2026, 3, 29), spring), (datetime(2026, 10, 25), autumn)):  # noqa: DTZ001
+        start = round(day.replace(tzinfo=UTC).timestamp())
+        found = [
+            datetime.fromtimestamp(at, ZoneInfo("Europe/Berlin")).strftime("%H:%M%z")
+            for at in table.between(start, start + 20 * 3600)
+        ]
+        assert expected is None or found == expected
+
+
 def test_the_seconds_of_a_gap_run_once():
     # two in the morning in the last week of March: sixty wall times, one instant
     table = timetable("* 30 2 * * *", "Europe/Berlin")
