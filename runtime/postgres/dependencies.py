@@ -15,8 +15,9 @@ from datetime import datetime
 from typing import Final
 
 from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.placement import QUEUED_MAX
 from runtime.postgres.pool import Pool
-from runtime.postgres.reactions import QUEUE_MOST, reacting
+from runtime.postgres.reactions import reacting
 from runtime.postgres.steps import AT_ONCE, Step, changed, step
 
 _GENERATIONS: Final = 25
@@ -26,21 +27,27 @@ _GENERATIONS: Final = 25
 _DECIDE = f"""
 WITH children AS (
     SELECT id FROM executions
-    WHERE $1::bigint[] IS NULL AND state = 'blocked' AND reason = 'dependency'
+    WHERE $2::bigint[] IS NULL AND state = 'blocked' AND reason = 'dependency'
     UNION
-    SELECT w.child_id FROM wait_edges w WHERE w.parent_key = ANY($1)
+    SELECT w.child_id FROM wait_edges w WHERE w.parent_key = ANY($2)
     UNION
     SELECT id FROM executions
-    WHERE job_key = ANY($1) AND state = 'blocked' AND reason = 'dependency'
+    WHERE job_key = ANY($2) AND state = 'blocked' AND reason = 'dependency'
 ), waiting AS (
     SELECT c.id, c.job_key, c.scheduled_for,
         coalesce(v.spec ->> 'on_dependency_failure', 'skip') AS on_failure,
         (v.spec ->> 'dependency_timeout_s')::float8 AS timeout_s
     FROM children
-    JOIN executions c ON c.id = children.id AND c.state = 'blocked' AND c.reason = 'dependency'
-    LEFT JOIN job_versions v ON v.job_key = c.job_key AND v.version = c.version
+    CROSS JOIN LATERAL (
+        SELECT * FROM executions e
+        WHERE e.id = children.id AND e.state = 'blocked' AND e.reason = 'dependency' LIMIT 1
+    ) AS c
+    LEFT JOIN LATERAL (
+        SELECT spec FROM job_versions v
+        WHERE v.job_key = c.job_key AND v.version = c.version LIMIT 1
+    ) AS v ON true
 ), edges AS (
-    SELECT c.id, CASE
+    SELECT c.*, CASE
         WHEN w.child_id IS NULL THEN 'met'
         WHEN under_way.yes OR same.state IS NULL AND to_come.yes THEN 'wait'
         WHEN coalesce(same.state, latest.state) = 'succeeded' THEN 'met'
@@ -48,7 +55,9 @@ WITH children AS (
         ELSE 'failed'
     END AS verdict
     FROM waiting c
-    LEFT JOIN wait_edges w ON w.child_id = c.id
+    LEFT JOIN LATERAL (
+        SELECT * FROM wait_edges w WHERE w.child_id = c.id OFFSET 0
+    ) AS w ON true
     CROSS JOIN LATERAL (
         SELECT EXISTS (
             SELECT FROM executions e
@@ -59,16 +68,15 @@ WITH children AS (
         SELECT h.state FROM execution_history h
         WHERE h.job_key = w.parent_key AND h.scheduled_for = c.scheduled_for AND h.origin = 0
             AND NOT under_way.yes
+        LIMIT 1
     ) AS same ON true
     CROSS JOIN LATERAL (
         SELECT EXISTS (
             SELECT FROM schedules s
-            WHERE s.job_key = w.parent_key AND s.cursor < c.scheduled_for
-                AND s.next_fire_at <= c.scheduled_for
-            UNION ALL
-            SELECT FROM schedules s
-            WHERE s.job_key = w.parent_key
-                AND s.catchup_from < c.scheduled_for AND s.catchup_until >= c.scheduled_for
+            WHERE s.job_key = w.parent_key AND (
+                s.cursor < c.scheduled_for AND s.next_fire_at <= c.scheduled_for
+                OR s.catchup_from < c.scheduled_for AND s.catchup_until >= c.scheduled_for
+            )
         ) AS yes
     ) AS to_come
     LEFT JOIN LATERAL (
@@ -78,80 +86,130 @@ WITH children AS (
         ORDER BY h.scheduled_for DESC, h.origin DESC LIMIT 1
     ) AS latest ON true
 ), verdicts AS (
-    SELECT c.id, CASE
-        WHEN bool_or(e.verdict = 'failed') AND c.on_failure = 'skip' THEN 'skip'
-        WHEN bool_and(e.verdict = 'met' OR e.verdict = 'failed' AND c.on_failure = 'run')
-            THEN 'go'
-        WHEN c.timeout_s IS NOT NULL THEN
-            CASE WHEN c.scheduled_for + make_interval(secs => c.timeout_s) <= $2 THEN 'skip' END
+    SELECT id, CASE
+        WHEN bool_or(verdict = 'failed') AND on_failure = 'skip' THEN 'skip'
+        WHEN bool_and(verdict = 'met' OR verdict = 'failed' AND on_failure = 'run') THEN 'go'
+        WHEN timeout_s IS NOT NULL THEN
+            CASE WHEN scheduled_for + make_interval(secs => timeout_s) <= $1 THEN 'skip' END
         WHEN EXISTS (
-            SELECT FROM executions n WHERE n.job_key = c.job_key AND n.origin = 0
-                AND n.scheduled_for > c.scheduled_for AND n.scheduled_for <= $2
+            SELECT FROM executions n WHERE n.job_key = edges.job_key AND n.origin = 0
+                AND n.scheduled_for > edges.scheduled_for AND n.scheduled_for <= $1
             UNION ALL
-            SELECT FROM execution_history n WHERE n.job_key = c.job_key AND n.origin = 0
-                AND n.scheduled_for > c.scheduled_for AND n.scheduled_for <= $2
+            SELECT FROM execution_history n WHERE n.job_key = edges.job_key AND n.origin = 0
+                AND n.scheduled_for > edges.scheduled_for AND n.scheduled_for <= $1
         ) THEN 'skip'
     END AS verdict
-    FROM waiting c JOIN edges e ON e.id = c.id
-    GROUP BY c.id, c.job_key, c.scheduled_for, c.on_failure, c.timeout_s
-), decided AS MATERIALIZED (
+    FROM edges
+    GROUP BY id, job_key, scheduled_for, on_failure, timeout_s
+), decided AS (
     SELECT id, verdict FROM verdicts WHERE verdict IS NOT NULL LIMIT {AT_ONCE}
 ), locked AS MATERIALIZED (
-    SELECT e.* FROM executions e
-    WHERE e.id IN (SELECT id FROM decided) AND e.state = 'blocked' AND e.reason = 'dependency'
-    ORDER BY e.id
-    FOR UPDATE
+    SELECT d.verdict, e.*
+    FROM (SELECT id, verdict FROM decided ORDER BY id) AS d
+    CROSS JOIN LATERAL (
+        SELECT * FROM executions e
+        WHERE e.id = d.id AND e.state = 'blocked' AND e.reason = 'dependency'
+        FOR UPDATE
+    ) AS e
 ), ranked AS (
-    SELECT l.*, d.verdict,
-        row_number() OVER (PARTITION BY l.job_key, d.verdict ORDER BY l.scheduled_for, l.id)
+    SELECT l.*,
+        row_number() OVER (PARTITION BY l.job_key, l.verdict ORDER BY l.scheduled_for, l.id)
             + (SELECT count(*) FROM executions q WHERE q.job_key = l.job_key
                 AND q.state = 'blocked' AND q.reason = 'overlap')
             + (SELECT count(*) FROM executions t WHERE t.job_key = l.job_key AND t.holds_turn)
         AS place
-    FROM locked l JOIN decided d ON d.id = l.id
+    FROM locked l
 ), placed AS MATERIALIZED (
     SELECT r.*, CASE
         WHEN verdict = 'skip' THEN 'dependency'
         WHEN overlap = 'skip' AND origin = 0 AND place > 1 THEN 'overlap'
-        WHEN overlap = 'queue' AND place > 1 + {QUEUE_MOST} THEN 'overlap'
-    END AS skipped
+        WHEN overlap = 'queue' AND place > 1 + {QUEUED_MAX} THEN 'overlap'
+    END AS skipped,
+    CASE overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END AS becomes
     FROM ranked r
 ), released AS (
-    DELETE FROM wait_edges w USING placed p WHERE w.child_id = p.id
+    DELETE FROM wait_edges WHERE child_id = ANY(ARRAY(SELECT id FROM placed))
 ), let_go AS (
     UPDATE executions e SET
         state = CASE e.overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END,
         reason = CASE e.overlap WHEN 'allow' THEN NULL ELSE 'overlap' END
-    FROM placed p
-    WHERE e.id = p.id AND p.skipped IS NULL AND e.state IN {guard("scheduled")}
-    RETURNING e.id, e.job_key, e.pool, e.state
+    WHERE e.id = ANY(ARRAY(SELECT id FROM placed WHERE skipped IS NULL))
+        AND e.state IN {guard("scheduled")}
 ), gone AS (
     DELETE FROM executions e
-    USING placed p
-    WHERE e.id = p.id AND p.skipped IS NOT NULL AND e.state IN {guard("skipped")}
-    RETURNING e.*, p.skipped
+    WHERE e.id = ANY(ARRAY(SELECT id FROM placed WHERE skipped IS NOT NULL))
+        AND e.state IN {guard("skipped")}
 ), history AS (
-    {into_history("gone", state="'skipped'", reason="skipped", finished_at="$2")}
+    {
+    into_history(
+        "placed WHERE skipped IS NOT NULL",
+        state="'skipped'",
+        reason="skipped",
+        finished_at="$1",
+    )
+}
+), rivals AS MATERIALIZED (
+    SELECT e.*
+    FROM (
+        SELECT r.id
+        FROM (SELECT DISTINCT job_key FROM placed
+            WHERE skipped IS NULL AND overlap = 'cancel_running') AS p
+        CROSS JOIN LATERAL (
+            SELECT id FROM executions t WHERE t.job_key = p.job_key AND t.holds_turn
+            UNION ALL
+            SELECT id FROM executions b
+            WHERE b.job_key = p.job_key AND b.state = 'blocked' AND b.reason = 'overlap'
+        ) AS r
+        ORDER BY r.id
+    ) AS r
+    CROSS JOIN LATERAL (
+        SELECT * FROM executions e
+        WHERE e.id = r.id AND e.state IN {guard("cancelled")} AND NOT e.cancel_requested
+        FOR UPDATE
+    ) AS e
+), stopping AS (
+    UPDATE executions SET cancel_requested = true
+    WHERE id = ANY(ARRAY(SELECT id FROM rivals WHERE state = 'running'))
+), displaced AS (
+    DELETE FROM executions
+    WHERE id = ANY(ARRAY(SELECT id FROM rivals WHERE state <> 'running'))
+), displaced_kept AS (
+    {
+    into_history(
+        "rivals WHERE state <> 'running'",
+        state="'cancelled'",
+        reason="'overlap'",
+        finished_at="$1",
+    )
+}
+), outcomes AS (
+    SELECT id, job_key, pool, CASE WHEN skipped IS NULL THEN becomes ELSE 'skipped' END AS state
+    FROM placed
+    UNION ALL
+    SELECT id, job_key, pool, 'cancelled' FROM rivals WHERE state <> 'running'
 ), told AS (
-    {logged("let_go", kind="'settled'", at="$2", states="state")}
-), told_skipped AS (
-    {logged("gone", kind="'skipped'", at="$2", states="'skipped'")}
-), all_decided AS (
-    SELECT id, job_key, pool FROM let_go UNION ALL SELECT id, job_key, NULL FROM gone
+    {logged("outcomes", kind="'settled'", at="$1", states="state")}
 )
-{changed("all_decided")}
+{changed("outcomes", pools="CASE state WHEN 'scheduled' THEN pool END")}
 """  # noqa: S608
 
 # job_dependencies_met: children of which some parent has succeeded. Whoever locks all edges of a
 # child and finds all of them met makes its run; a second one at the same moment finds them unmet.
 _GATHER = f"""
 WITH candidates AS (
-    SELECT DISTINCT child_key FROM job_dependencies
-    WHERE met_at IS NOT NULL AND ($2::bigint[] IS NULL OR child_key = ANY($2))
+    SELECT child_key FROM job_dependencies WHERE met_at IS NOT NULL AND $2::bigint[] IS NULL
+    UNION
+    SELECT child_key FROM job_dependencies WHERE met_at IS NOT NULL AND child_key = ANY($2)
 ), complete AS (
     SELECT c.child_key FROM candidates c
-    JOIN jobs j ON j.job_key = c.child_key AND j.enabled AND j.deleted_at IS NULL
-    JOIN job_versions v ON v.job_key = j.job_key AND v.version = j.version
+    CROSS JOIN LATERAL (
+        SELECT version FROM jobs j
+        WHERE j.job_key = c.child_key AND j.enabled AND j.deleted_at IS NULL LIMIT 1
+    ) AS j
+    CROSS JOIN LATERAL (
+        SELECT overlap FROM job_versions v
+        WHERE v.job_key = c.child_key AND v.version = j.version LIMIT 1
+    ) AS v
     WHERE NOT EXISTS (SELECT FROM schedules s WHERE s.job_key = c.child_key)
         AND NOT EXISTS (
             SELECT FROM job_dependencies d WHERE d.child_key = c.child_key AND d.met_at IS NULL
@@ -163,19 +221,23 @@ WITH candidates AS (
         ))
     LIMIT {AT_ONCE}
 ), locked AS MATERIALIZED (
-    SELECT d.child_key FROM job_dependencies d
-    WHERE d.child_key IN (SELECT child_key FROM complete) AND d.met_at IS NOT NULL
-    ORDER BY d.parent_key, d.child_key
-    FOR UPDATE
-), asked AS MATERIALIZED (
+    SELECT d.child_key
+    FROM (SELECT child_key FROM complete ORDER BY child_key) AS c
+    CROSS JOIN LATERAL (
+        SELECT child_key FROM job_dependencies d
+        WHERE d.child_key = c.child_key AND d.met_at IS NOT NULL
+        ORDER BY d.parent_key
+        FOR UPDATE
+    ) AS d
+), wanted AS MATERIALIZED (
     SELECT l.child_key AS nth, l.child_key AS job_key, NULL::jsonb AS input FROM locked l
     GROUP BY l.child_key
     HAVING count(*) = (SELECT count(*) FROM job_dependencies d WHERE d.child_key = l.child_key)
 ), begun_anew AS (
-    UPDATE job_dependencies d SET met_at = NULL
-    FROM asked WHERE d.child_key = asked.job_key
+    UPDATE job_dependencies SET met_at = NULL
+    WHERE child_key = ANY(ARRAY(SELECT job_key FROM wanted))
 ),
-{reacting("asked")}
+{reacting("wanted")}
 """  # noqa: S608
 
 
@@ -188,7 +250,7 @@ async def decide(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -
     steps: list[Step] = []
     look = job_keys
     for _ in range(_GENERATIONS):
-        steps.append(await step(pool, _DECIDE, look, now))
+        steps.append(await step(pool, _DECIDE, now, look))
         look = steps[-1].job_keys
         if not look:
             break

@@ -30,7 +30,7 @@ def logged(rows: str, *, kind: str, at: str, states: str) -> str:
     return (
         "INSERT INTO events (at, kind, ids, job_keys, states) "  # noqa: S608
         f"SELECT {at}, {kind}, array_agg(id ORDER BY id), array_agg(job_key ORDER BY id), "
-        f"array_agg({states} ORDER BY id) FROM {rows} HAVING count(*) > 0"
+        f"array_agg(({states})::text ORDER BY id) FROM {rows} HAVING count(*) > 0"
     )
 
 

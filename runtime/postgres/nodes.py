@@ -90,17 +90,14 @@ WITH held AS MATERIALIZED (
     LIMIT {LOST_AT_ONCE}
     FOR UPDATE
 ), again AS (
-    UPDATE executions e SET state = 'scheduled', reason = NULL, run_at = $2,
-        losses = e.losses + 1, fencing_token = NULL, incarnation = NULL, started_at = NULL,
-        expires_at = NULL
-    FROM held
-    WHERE e.id = held.id AND held.becomes = 'scheduled'
-        AND e.state IN {guard("scheduled")} AND e.fencing_token = held.fencing_token
+    UPDATE executions SET state = 'scheduled', reason = NULL, run_at = $2, losses = losses + 1,
+        fencing_token = NULL, incarnation = NULL, started_at = NULL, expires_at = NULL
+    WHERE id = ANY(ARRAY(SELECT id FROM held WHERE becomes = 'scheduled'))
+        AND state IN {guard("scheduled")}
 ), gone AS (
-    DELETE FROM executions e
-    USING held
-    WHERE e.id = held.id AND held.becomes <> 'scheduled' AND e.state = 'running'
-        AND e.fencing_token = held.fencing_token
+    DELETE FROM executions
+    WHERE id = ANY(ARRAY(SELECT id FROM held WHERE becomes <> 'scheduled'))
+        AND state IN {guard("dead")}
 ), history AS (
     {
     into_history(
@@ -120,11 +117,13 @@ WITH held AS MATERIALIZED (
         coalesce(started_at, $2), $2
     FROM held
 ), held_limits AS MATERIALIZED (
-    SELECT tenant, limit_key FROM limits
-    WHERE (tenant, limit_key) IN
-        (SELECT tenant, limit_key FROM held WHERE limit_key IS NOT NULL)
-    ORDER BY tenant, limit_key
-    FOR UPDATE
+    SELECT l.tenant, l.limit_key
+    FROM (SELECT DISTINCT tenant, limit_key FROM held WHERE limit_key IS NOT NULL
+        ORDER BY tenant, limit_key) AS k
+    CROSS JOIN LATERAL (
+        SELECT * FROM limits l
+        WHERE l.tenant = k.tenant AND l.limit_key = k.limit_key FOR UPDATE
+    ) AS l
 ), freed AS (
     UPDATE limits l SET holders = ARRAY(
         SELECT holder FROM unnest(l.holders) AS holder WHERE holder NOT IN (SELECT id FROM held)

@@ -53,47 +53,63 @@ WITH reader AS MATERIALIZED (
     SELECT b.xid, b.number, c.id, c.job_key, c.state
     FROM batch b CROSS JOIN LATERAL unnest(b.ids, b.job_keys, b.states) AS c(id, job_key, state)
     WHERE c.state IN ({_ENDS})
+), parents AS MATERIALIZED (
+    SELECT DISTINCT job_key, state FROM ended
 ), met AS MATERIALIZED (
-    SELECT d.parent_key, d.child_key FROM job_dependencies d
-    WHERE d.parent_key IN (SELECT job_key FROM ended WHERE state = 'succeeded')
-        AND d.met_at IS NULL
-        AND NOT EXISTS (SELECT FROM schedules s WHERE s.job_key = d.child_key)
-    ORDER BY d.parent_key, d.child_key
-    FOR UPDATE
+    SELECT d.parent_key, d.child_key
+    FROM (SELECT job_key FROM parents WHERE state = 'succeeded' ORDER BY job_key) AS p
+    CROSS JOIN LATERAL (
+        SELECT d.parent_key, d.child_key FROM job_dependencies d
+        WHERE d.parent_key = p.job_key AND d.met_at IS NULL
+            AND NOT EXISTS (SELECT FROM schedules s WHERE s.job_key = d.child_key)
+        ORDER BY d.child_key
+        FOR UPDATE
+    ) AS d
 ), marked AS (
-    UPDATE job_dependencies d SET met_at = $1
-    FROM met WHERE d.parent_key = met.parent_key AND d.child_key = met.child_key
+    UPDATE job_dependencies SET met_at = $1
+    WHERE parent_key = ANY(ARRAY(SELECT parent_key FROM met))
+        AND child_key = ANY(ARRAY(SELECT child_key FROM met)) AND met_at IS NULL
+), watched AS MATERIALIZED (
+    SELECT t.*, j.tenant AS parent_tenant, j.job_id AS parent_id
+    FROM parents p
+    CROSS JOIN LATERAL (
+        SELECT t.job_key, t.parent_key, t.state, t.filter FROM job_triggers t
+        WHERE t.parent_key = p.job_key AND t.state = p.state OFFSET 0
+    ) AS t
+    CROSS JOIN LATERAL (SELECT * FROM jobs j WHERE j.job_key = t.parent_key LIMIT 1) AS j
 ), matched AS (
     SELECT b.xid, b.number, 0 AS id, t.job_key, p.payload
     FROM batch b
-    JOIN job_triggers t ON t.tenant = b.tenant AND t.event = b.name
+    CROSS JOIN LATERAL (
+        SELECT t.job_key, t.filter FROM job_triggers t
+        WHERE t.tenant = b.tenant AND t.event = b.name OFFSET 0
+    ) AS t
     CROSS JOIN LATERAL (SELECT b.payload) AS p
     WHERE b.kind = 'emitted' AND {_HOLDS}
     UNION ALL
     SELECT c.xid, c.number, c.id, t.job_key, p.payload
     FROM ended c
-    JOIN job_triggers t ON t.parent_key = c.job_key AND t.state = c.state
-    JOIN jobs j ON j.job_key = c.job_key
+    JOIN watched t ON t.parent_key = c.job_key AND t.state = c.state
     LEFT JOIN LATERAL (
         SELECT x.execution_id, x.scheduled_for FROM all_executions x
-        WHERE x.tenant = j.tenant AND x.id = c.id LIMIT 1
+        WHERE x.tenant = t.parent_tenant AND x.id = c.id LIMIT 1
     ) AS x ON true
     CROSS JOIN LATERAL (
         SELECT jsonb_build_object(
-            'job_id', j.job_id, 'execution_id', x.execution_id, 'state', c.state,
+            'job_id', t.parent_id, 'execution_id', x.execution_id, 'state', c.state,
             'scheduled_for', to_char(x.scheduled_for AT TIME ZONE 'UTC',
                 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         ) AS payload
     ) AS p
     WHERE {_HOLDS}
-), asked AS MATERIALIZED (
+), wanted AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY xid, number, id, job_key) AS nth, job_key, input
     FROM (
         SELECT DISTINCT ON (xid, number, id, job_key) xid, number, id, job_key, payload AS input
         FROM matched ORDER BY xid, number, id, job_key
     ) AS once
 ),
-{reacting("asked")}
+{reacting("wanted")}
 """  # noqa: S608
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from protocols.ports.store import Settled
 from runtime.postgres.dependencies import decide, gather
-from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.moves import guard, logged
 from runtime.postgres.pool import Pool
 from runtime.postgres.steps import AT_ONCE, Step, changed, step
 
@@ -30,47 +30,6 @@ WITH RECURSIVE blocked_jobs (job_key) AS (
     SELECT unnest($1::bigint[])
 )"""
 
-# Of `cancel_running`, the newest that waits displaces all before it: what waits or has not begun
-# is cancelled, what runs is asked to end, once.
-_DISPLACE = f"""
-{_JOBS}, newest AS (
-    SELECT j.job_key, n.id FROM jobs_here j
-    CROSS JOIN LATERAL (
-        SELECT id FROM executions
-        WHERE job_key = j.job_key AND state = 'blocked' AND reason = 'overlap'
-            AND overlap = 'cancel_running'
-        ORDER BY id DESC LIMIT 1
-    ) AS n
-), aimed AS (
-    SELECT e.id FROM newest n JOIN executions e ON e.job_key = n.job_key AND e.id < n.id
-        AND e.state = 'blocked' AND e.reason = 'overlap' AND e.overlap = 'cancel_running'
-    UNION
-    SELECT e.id FROM newest n JOIN executions e ON e.job_key = n.job_key AND e.id < n.id
-        AND e.holds_turn AND NOT e.cancel_requested
-    LIMIT {AT_ONCE}
-), victims AS MATERIALIZED (
-    SELECT e.* FROM executions e
-    WHERE e.id IN (SELECT id FROM aimed) AND NOT e.cancel_requested
-        AND (e.holds_turn OR e.state = 'blocked' AND e.reason = 'overlap')
-    ORDER BY e.id
-    FOR UPDATE
-), asked AS (
-    UPDATE executions e SET cancel_requested = true
-    FROM victims WHERE e.id = victims.id AND e.state = 'running'
-    RETURNING e.id
-), gone AS (
-    DELETE FROM executions e
-    USING victims
-    WHERE e.id = victims.id AND e.state <> 'running' AND e.state IN {guard("cancelled")}
-    RETURNING e.*
-), history AS (
-    {into_history("gone", state="'cancelled'", reason="'overlap'", finished_at="$2")}
-), told AS (
-    {logged("gone", kind="'cancelled'", at="$2", states="'cancelled'")}
-)
-{changed("victims")}
-"""  # noqa: S608
-
 # executions_delayed: what was asked for later, once that moment has come, waits its turn.
 _WAKE = f"""
 WITH due AS (
@@ -78,20 +37,23 @@ WITH due AS (
     WHERE state = 'blocked' AND reason = 'delayed' AND run_at <= $1
     ORDER BY run_at LIMIT {AT_ONCE}
 ), chosen AS MATERIALIZED (
-    SELECT id FROM executions
-    WHERE id IN (SELECT id FROM due) AND state = 'blocked' AND reason = 'delayed'
-    ORDER BY id
-    FOR UPDATE
+    SELECT e.id, e.job_key, e.pool, CASE e.overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END
+        AS state
+    FROM (SELECT id FROM due ORDER BY id) AS d
+    CROSS JOIN LATERAL (
+        SELECT * FROM executions e
+        WHERE e.id = d.id AND e.state = 'blocked' AND e.reason = 'delayed'
+        FOR UPDATE
+    ) AS e
 ), woken AS (
     UPDATE executions e SET
         state = CASE e.overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END,
         reason = CASE e.overlap WHEN 'allow' THEN NULL ELSE 'overlap' END
-    FROM chosen WHERE e.id = chosen.id AND e.state IN {guard("scheduled")}
-    RETURNING e.id, e.job_key, e.pool, e.state
+    WHERE e.id = ANY(ARRAY(SELECT id FROM chosen)) AND e.state IN {guard("scheduled")}
 ), told AS (
-    {logged("woken", kind="'settled'", at="$1", states="state")}
+    {logged("chosen", kind="'settled'", at="$1", states="state")}
 )
-{changed("woken")}
+{changed("chosen", pools="CASE state WHEN 'scheduled' THEN pool END")}
 """  # noqa: S608
 
 _GRANT = f"""
@@ -107,24 +69,26 @@ _GRANT = f"""
     )
     LIMIT {AT_ONCE}
 ), chosen AS MATERIALIZED (
-    SELECT e.id FROM executions e
-    WHERE e.id IN (SELECT id FROM oldest) AND e.state = 'blocked' AND e.reason = 'overlap'
-    ORDER BY e.id
-    FOR UPDATE
+    SELECT e.id, e.job_key, e.pool
+    FROM (SELECT id FROM oldest ORDER BY id) AS o
+    CROSS JOIN LATERAL (
+        SELECT * FROM executions e
+        WHERE e.id = o.id AND e.state = 'blocked' AND e.reason = 'overlap'
+        FOR UPDATE
+    ) AS e
 ), granted AS (
-    UPDATE executions e SET state = 'scheduled', reason = NULL, holds_turn = true
-    FROM chosen WHERE e.id = chosen.id AND e.state IN {guard("scheduled")}
-    RETURNING e.id, e.job_key, e.pool
+    UPDATE executions SET state = 'scheduled', reason = NULL, holds_turn = true
+    WHERE id = ANY(ARRAY(SELECT id FROM chosen)) AND state IN {guard("scheduled")}
 ), told AS (
-    {logged("granted", kind="'settled'", at="$2", states="'scheduled'")}
+    {logged("chosen", kind="'settled'", at="$2", states="'scheduled'")}
 )
-{changed("granted")}
+{changed("chosen")}
 """  # noqa: S608
 
 # schedules_after: those that wait for a finish. The row of the instant last fired is final as
 # soon as no row of the schedule is left among the hot ones.
 _REARM = f"""
-WITH waiting AS (
+WITH waiting AS MATERIALIZED (
     SELECT s.job_key, s.after_s, s.cursor, ended.finished_at
     FROM schedules s
     LEFT JOIN LATERAL (
@@ -139,17 +103,21 @@ WITH waiting AS (
         )
     LIMIT {AT_ONCE}
 ), chosen AS MATERIALIZED (
-    SELECT s.job_key, greatest(
-        coalesce(w.finished_at, s.cursor) + make_interval(secs => s.after_s),
-        s.cursor + interval '1 microsecond'
-    ) AS next_fire_at
-    FROM schedules s JOIN waiting w USING (job_key)
-    WHERE s.next_fire_at IS NULL AND s.after_s = w.after_s AND s.cursor = w.cursor
-    ORDER BY s.job_key
-    FOR UPDATE OF s
+    SELECT w.job_key
+    FROM (SELECT * FROM waiting ORDER BY job_key) AS w
+    CROSS JOIN LATERAL (
+        SELECT FROM schedules s
+        WHERE s.job_key = w.job_key AND s.next_fire_at IS NULL AND s.after_s = w.after_s
+            AND s.cursor = w.cursor
+        FOR UPDATE
+    ) AS s
 ), armed AS (
-    UPDATE schedules s SET next_fire_at = chosen.next_fire_at
-    FROM chosen WHERE s.job_key = chosen.job_key
+    UPDATE schedules s SET next_fire_at = greatest(
+        (SELECT coalesce(w.finished_at, s.cursor) FROM waiting w WHERE w.job_key = s.job_key)
+            + make_interval(secs => s.after_s),
+        s.cursor + interval '1 microsecond'
+    )
+    WHERE s.job_key = ANY(ARRAY(SELECT job_key FROM chosen))
     RETURNING s.job_key
 )
 {changed("armed", pools="NULL::text")}
@@ -173,5 +141,4 @@ async def settle(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -
 
 async def take_turns(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> Step:
     """Give each free turn of these jobs, or of all, to what waits for it longest."""
-    await step(pool, _DISPLACE, job_keys, now)
     return await step(pool, _GRANT, job_keys, now)

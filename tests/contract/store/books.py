@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import asyncpg
 import msgspec
 import pytest_asyncio
@@ -139,6 +140,25 @@ class Books:
             when,
             *values.values(),
         )
+
+    async def blocked(self, key: int, *parents: int, when: datetime = NOW, **spec) -> int:
+        """Write an execution that waits for its parents, as a fire does."""
+        overlap = spec.get("overlap", "skip")
+        id = await self.row(key, state="blocked", when=when, reason="dependency", overlap=overlap)
+        await self.owner.executemany(
+            "INSERT INTO wait_edges (child_id, parent_key, tenant) VALUES ($1, $2, 'default')",
+            [(id, parent) for parent in parents],
+        )
+        return id
+
+    async def someone_waits(self) -> None:
+        """Return once a session waits for a lock."""
+        with anyio.fail_after(20):
+            while not await self.one(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                "AND datname = current_database()"
+            ):
+                await anyio.sleep(0.01)
 
     async def end(self, id: int, state: str, when: datetime = NOW, reason: str | None = None):
         """Make an execution final, as a finish does."""

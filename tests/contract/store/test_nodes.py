@@ -133,7 +133,7 @@ async def test_a_claim_under_way_leaves_nothing_behind(books: Books):
         async with claim.transaction():
             await claim.execute("SELECT FROM nodes WHERE incarnation = $1 FOR SHARE", silent)
             group.start_soon(declare)
-            await waits(books)
+            await books.someone_waits()
             await claim.execute(
                 "UPDATE executions SET state = 'running', attempt = 1, started_at = $3, "
                 "fencing_token = nextval('fencing_tokens'), incarnation = $2 WHERE id = $1",
@@ -179,7 +179,7 @@ async def test_a_finish_that_was_first_is_not_lost(books: Books):
         async with finish.transaction():
             await finish.execute("SELECT FROM executions WHERE id = $1 FOR UPDATE", id)
             group.start_soon(declare)
-            await waits(books)
+            await books.someone_waits()
             await finish.execute("DELETE FROM executions WHERE id = $1", id)
     assert await books.one("SELECT count(*) FROM attempts") == 0
     assert await books.hot(job) == []
@@ -233,13 +233,3 @@ async def test_what_a_leaving_node_could_not_give_back_is_lost(books: Books):
         (mine, "scheduled", None, False),
         (theirs, "running", None, False),
     ]
-
-
-async def waits(books: Books) -> None:
-    """Wait until a session waits for a lock."""
-    with anyio.fail_after(20):
-        while not await books.one(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-            "AND datname = current_database()"
-        ):
-            await anyio.sleep(0.01)
