@@ -99,7 +99,7 @@ class JanitorActor(Actor):
             dead = tuple(await self._store.declare_dead(ttl_s=self._ttl_s, now=now))
         expired = await self._store.expire(now=now, limit=_EXPIRE_BATCH)
         more = expired >= _EXPIRE_BATCH
-        return _Did("judge", changed=bool(dead or expired), more=more)
+        return _Did("judge", changed=bool(dead or expired), more=bool(dead) or more)
 
     async def _tidy(self, ctx: Context) -> _Did:
         await self._store.tidy(now=ctx.clock.now(), keep_s=self._keep_s)

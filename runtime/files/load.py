@@ -56,25 +56,42 @@ def load_files(paths: Sequence[FilePath], *, source: str | None = None) -> FileS
         InvalidFileError: With every error of every file.
     """
     problems: list[FileProblem] = []
+    texts: list[tuple[str, bytes]] = []
+    for file in _files(paths, problems):
+        try:
+            texts.append((str(file), _read(file)))
+        except InvalidFileError as error:
+            problems.extend(error.problems)
+    name = source or "+".join(path.name or str(path) for path in paths)
+    return load_texts(texts, source=name, problems=problems)
+
+
+def load_texts(
+    texts: Iterable[tuple[str, bytes]], *, source: str, problems: Iterable[FileProblem] = ()
+) -> FileSet:
+    """Read job files that are at hand as (name, text); `problems` are told with what is found.
+
+    Raises:
+        InvalidFileError: With every error of every file.
+    """
+    wrong = list(problems)
     jobs: list[Located] = []
     calendars: dict[tuple[str, str], Calendar] = {}
     digest = hashlib.sha256()
-    for file in _files(paths, problems):
-        try:
-            text = _read(file)
-            document = read_yaml(str(file), text)
-        except InvalidFileError as error:
-            problems.extend(error.problems)
-            continue
+    for name, text in texts:
         digest.update(hashlib.sha256(text).digest())
-        found, wrong = _read_document(document, calendars)
+        try:
+            document = read_yaml(name, text)
+        except InvalidFileError as error:
+            wrong.extend(error.problems)
+            continue
+        found, problems_here = _read_document(document, calendars)
         jobs.extend(found)
-        problems.extend(wrong)
-    problems.extend(_twice(jobs))
-    if problems:
-        raise InvalidFileError(problems)
-    name = source or "+".join(path.name or str(path) for path in paths)
-    return FileSet(name, tuple(jobs), calendars, digest.digest())
+        wrong.extend(problems_here)
+    wrong.extend(_twice(jobs))
+    if wrong:
+        raise InvalidFileError(wrong)
+    return FileSet(source, tuple(jobs), calendars, digest.digest())
 
 
 def _files(paths: Iterable[FilePath], problems: list[FileProblem]) -> list[FilePath]:

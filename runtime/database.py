@@ -1,0 +1,139 @@
+"""The database of a node: its own embedded PostgreSQL or the one that `database.url` names.
+
+Either way: the schema is brought up to this build, one node at a time holds it, and three pools
+are opened, of the roles that the schema gives.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import asyncpg
+import structlog
+
+from protocols.errors import TickwrightError, UnavailableError
+from runtime.postgres.embedded import EmbeddedPostgres
+from runtime.postgres.embedded.errors import EmbeddedPostgresError
+from runtime.postgres.errors import refusal, unavailable
+from runtime.postgres.migrate import migrate, set_role_passwords
+from runtime.postgres.pool import API_ROLE, NODE_ROLE, Pool
+from runtime.postgres.sole import SoleNode
+from runtime.settings import Settings
+
+log = structlog.get_logger("tickwright.database")
+
+CONNECT_WITHIN_S: Final = 30.0
+_HOT: Final = 6
+_KEEPING: Final = 3
+_API: Final = 8
+
+
+class DatabaseError(TickwrightError):
+    """The embedded database cannot be had; the message says why and what to do."""
+
+    code = "database"
+    status = 503
+
+
+class Database:
+    """Open pools: `hot` for timers, dispatchers and workers; `keeping` for all else; `api`."""
+
+    def __init__(self, *, hot: Pool, keeping: Pool, api: Pool, embedded: bool) -> None:
+        self.hot = hot
+        self.keeping = keeping
+        self.api = api
+        self.embedded = embedded
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, *, incarnation_name: str) -> AsyncIterator[Database]:
+    """Start or reach the database, migrate it, hold it, open the pools; undo all at the end.
+
+    Raises:
+        DatabaseError: It cannot be had.
+        TickwrightError: What the migration says.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            node, api = await _embedded(settings, incarnation_name, stack)
+            roles: tuple[str | None, str | None] = (None, None)
+        else:
+            node = api = {"dsn": settings.database_url}
+            roles = (NODE_ROLE, API_ROLE)
+            await migrate_database({"dsn": settings.database_owner_url or settings.database_url})
+            sole = SoleNode(node, role=NODE_ROLE, name=settings.node_name)
+            await stack.enter_async_context(sole)
+        name = f"tickwright {settings.node_name}"
+        hot = Pool(node, name=name, size=_HOT, role=roles[0], pinned=True)
+        keeping = Pool(node, name=f"{name} keeping", size=_KEEPING, role=roles[0])
+        served = Pool(api, name=f"{name} api", size=_API, role=roles[1])
+        for pool in (hot, keeping, served):
+            await pool.open(within_s=CONNECT_WITHIN_S)
+            stack.push_async_callback(pool.close)
+        yield Database(hot=hot, keeping=keeping, api=served, embedded=settings.database_url is None)
+
+
+async def _embedded(
+    settings: Settings, incarnation_name: str, stack: AsyncExitStack
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    server = EmbeddedPostgres(
+        settings.data_dir,
+        node_name=settings.node_name,
+        incarnation=incarnation_name,
+        on_event=lambda name, facts: log.info(name, **facts),
+    )
+    try:
+        connection = await server.start()
+    except EmbeddedPostgresError as error:
+        raise DatabaseError(str(error)) from error
+    stack.push_async_callback(server.stop)
+    group = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(group.cancel_scope.cancel)
+    group.start_soon(server.supervise, name="embedded postgres")
+    kept = server.credentials
+    await migrate_database({**connection.arguments()}, passwords=(kept.node, kept.api))
+    node = connection.as_role(NODE_ROLE, kept.node).arguments()
+    api = connection.as_role(API_ROLE, kept.api).arguments()
+    return {**node}, {**api}
+
+
+async def migrate_database(
+    owner: Mapping[str, Any], *, passwords: tuple[str, str] | None = None
+) -> tuple[str, ...]:
+    """Bring the schema up to this build as its owner; the files that were applied.
+
+    `passwords`, of the node's and the api's role, are set where the server is the node's own.
+    """
+    session = await connect(owner)
+    try:
+        done = await migrate(session)
+        if passwords is not None:
+            await set_role_passwords(session, node=passwords[0], api=passwords[1])
+    finally:
+        await session.close()
+    for name in done:
+        log.info("migrated", file=name)
+    return done
+
+
+async def connect(arguments: Mapping[str, Any]) -> "asyncpg.Connection[asyncpg.Record]":
+    """One session, outside any pool, within `CONNECT_WITHIN_S`.
+
+    Raises:
+        UnavailableError: The server could not be reached.
+        DatabaseRefusedError: It answers, and refuses.
+    """
+    delay_s = 0.1
+    with anyio.move_on_after(CONNECT_WITHIN_S):
+        while True:
+            try:
+                return await asyncpg.connect(**arguments)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if unavailable(error) is None:
+                    raise (refusal(error) or DatabaseError(str(error))) from error
+            await anyio.sleep(delay_s)
+            delay_s = min(2.0, delay_s * 2)
+    raise UnavailableError(
+        "the database cannot be reached: check `database.url`, and that its server runs"
+    )

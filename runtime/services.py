@@ -1,0 +1,32 @@
+"""What the HTTP API and an embedding program may use of a running node."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from protocols.ports.hints import Hints
+from runtime.clock import DatabaseClock
+from runtime.health import Health
+from runtime.hosts.executor import HostExecutor
+from runtime.kernel.system import ActorSystem
+from runtime.postgres.pool import Pool
+from runtime.postgres.store import PostgresStore
+from runtime.settings import Settings
+
+
+class Services(Protocol):
+    """A node, as seen from its surface."""
+
+    settings: Settings
+    clock: DatabaseClock
+    health: Health
+    token: str
+    url: str
+    store: PostgresStore
+    api: Pool
+    """Connections of the role that sees one tenant at a time."""
+    keeping: Pool
+    hints: Hints
+    incarnation: int
+    executors: Mapping[str, HostExecutor]
+    system: ActorSystem
+    shut_down: Callable[[], None]
