@@ -66,6 +66,10 @@ class Family:
 
     # Start and stop.
 
+    def renew(self) -> None:
+        """A new instance of the parent begins with an unspent budget."""
+        self._budget = budget.RestartBudget(self.cell.props.budget)
+
     def spawn(self, props: Props | Callable[[], Actor], name: str | None) -> "LocalRef":
         """Start a child that ends with this instance of its parent.
 

@@ -98,8 +98,9 @@ class ActorSystem:
         with anyio.CancelScope(shield=True):
             await self.stop()
         self.nursery.close()
-        try:
-            await self._group.__aexit__(kind, error, trace)
+        ours = kind is not None and issubclass(kind, asyncio.CancelledError)
+        try:  # what else the block raised is not the group's, and would come out wrapped in one
+            await self._group.__aexit__(*((kind, error, trace) if ours else (None, None, None)))
         except BaseExceptionGroup as group:
             if self.nursery.error is None:
                 raise

@@ -145,6 +145,8 @@ class Vitals(Lanes):
             self.pause = None
         if self.state != "new":
             self.restarts += 1
+            if self.family is not None:
+                self.family.renew()
         self.goal = "run"
         self.signal = self.ending = False
         self.set_state("starting")

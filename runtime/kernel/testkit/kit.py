@@ -106,6 +106,10 @@ class TestKit:
         probe.ref = self.main.spawn(lambda: ProbeActor(probe), name=name or f"probe-{self._probes}")
         return probe
 
+    def lookup(self, name: str) -> LocalRef | None:
+        """The living actor of the system `main` by that name or path."""
+        return self.main.lookup(name)
+
     def statistics(self) -> Statistics:
         """The tree and counters of the system `main`."""
         return self.main.statistics()
