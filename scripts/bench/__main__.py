@@ -6,6 +6,7 @@ python -m scripts.bench P4 P5 --repeat 5 --json figures.json
 import argparse
 import importlib
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args()
+    # Told to end, unwind: the throw-away server and its folder go too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.repeat < 1:
         parser.error("--repeat must be at least 1")
     console = Console(width=None if sys.stdout.isatty() else 140)

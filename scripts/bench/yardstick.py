@@ -1,7 +1,8 @@
 """P1's yardstick: plain SQL that drains the product's own tables, in the same batches of 500.
 
-Nothing here runs a job, keeps a limit or knows an actor: a claim, a finish, both durable, on two
-sessions, overlapped. What the product drains in the same database is held against it.
+Nothing here runs a job, keeps a limit or knows an actor: a claim, a finish with its event row, both
+durable, on two sessions, overlapped. What the product drains in the same database is held against
+it. Claims leave no event, as in the product.
 """
 
 import asyncio
@@ -58,10 +59,6 @@ taken AS (
     WHERE e.ctid = ANY (ARRAY(SELECT ctid FROM picked))
     RETURNING e.id, e.fencing_token, e.created_at, e.tenant, e.job_id, e.job_key, e.version,
         e.scheduled_for, e.attempt, e.failures, e.losses, e.input
-),
-event AS (
-    INSERT INTO events (at, kind, ids, job_keys)
-    SELECT $6, 'claimed', array_agg(id), array_agg(job_key) FROM taken HAVING count(*) > 0
 )
 SELECT * FROM taken
 """
@@ -127,15 +124,26 @@ async def fill(db: asyncpg.Connection, jobs: int, *, now: datetime, job_key: int
 
 
 async def bury(db: asyncpg.Connection, rows: int, *, day: datetime) -> None:
-    """Put `rows` finished executions into `day`'s partition of history, made where missing."""
+    """Put `rows` finished executions into `day`'s partition of history.
+
+    A partition that is not there yet is filled before it is attached, so that its indexes are
+    built once and not row by row: ten million take two minutes instead of ten.
+    """
     partition = f"execution_history_{day:%Y%m%d}"
-    await db.execute(
-        f"CREATE TABLE IF NOT EXISTS {partition} PARTITION OF execution_history "
-        f"FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
-    )
+    missing = await db.fetchval("SELECT to_regclass($1) IS NULL", partition)
+    if missing:
+        await db.execute(
+            f"CREATE TABLE {partition} (LIKE execution_history INCLUDING DEFAULTS "
+            "INCLUDING CONSTRAINTS)"
+        )
     await db.execute("SET synchronous_commit = off")
     await db.execute(FINISHED_ROWS.format(partition=partition), rows, day)
     await db.execute("RESET synchronous_commit")
+    if missing:
+        await db.execute(
+            f"ALTER TABLE execution_history ATTACH PARTITION {partition} "
+            f"FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+        )
     await db.execute(f"VACUUM ANALYZE {partition}")
 
 
