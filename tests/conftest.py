@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from runtime.postgres.embedded import ConnectionSettings
+from runtime.postgres.embedded import ConnectionSettings, binaries, owner
+from tests.support.embedded_node import INSTALLATION
 from tests.support.folders import walkable_folder
 from tests.support.postgres import (
     FLAVOURS,
@@ -49,8 +50,23 @@ async def empty_database(postgres_server: Server) -> AsyncIterator[ConnectionSet
         yield settings
 
 
+@pytest.fixture(scope="session")
+def reachable_wheel() -> Iterator[None]:
+    """See that the wheel's programs can be run by whom root would run them as.
+
+    In a virtual environment below root's home they cannot, and every test would copy them.
+    """
+    account = owner.choose(Path("/nowhere"), Path("/"))
+    with walkable_folder() as shelf, pytest.MonkeyPatch.context() as patch:
+        installation = binaries.reachable(account, outside=shelf)
+        if installation.is_relative_to(shelf):
+            patch.setattr(binaries, "locate", lambda: installation)
+            patch.setenv(INSTALLATION, str(installation))
+        yield
+
+
 @pytest.fixture
-def land() -> Iterator[Path]:
-    """Give a folder that every user can walk through."""
+def land(reachable_wheel: None) -> Iterator[Path]:
+    """Give a folder that every user can walk through, to make servers in."""
     with walkable_folder() as folder:
         yield folder

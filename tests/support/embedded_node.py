@@ -9,7 +9,10 @@ from pathlib import Path
 
 import asyncpg
 
-from runtime.postgres.embedded import EmbeddedPostgres
+from runtime.postgres.embedded import EmbeddedPostgres, binaries
+
+# Where the test session has put the wheel's programs, if it had to.
+INSTALLATION = "TICKWRIGHT_TEST_INSTALLATION"
 
 
 def say(word: str, value: int | None) -> None:
@@ -34,4 +37,6 @@ async def main(data_dir: str, outside: str) -> None:
 
 
 if __name__ == "__main__":
+    if INSTALLATION in os.environ:
+        binaries.locate = lambda: Path(os.environ[INSTALLATION])
     asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.postgres.embedded import ConnectionSettings, DataDirUnusableError
-from runtime.postgres.embedded.cluster import SETTINGS
+from runtime.postgres.embedded.cluster import SETTINGS, sync_method
 from runtime.postgres.embedded.credentials import load_or_make
 from runtime.postgres.embedded.diagnosis import explain
 from runtime.postgres.embedded.files import write_whole
@@ -115,6 +115,23 @@ def test_passwords_are_made_once_kept_private_and_never_shown(tmp_path: Path) ->
     file.unlink()
     with pytest.raises(DataDirUnusableError):
         load_or_make(tmp_path, may_make=False)
+
+
+@pytest.mark.parametrize(
+    ("system", "kernel", "method"),
+    [
+        ("linux", "6.18.44-generic", "syncfs"),
+        ("linux", "5.8.0", "syncfs"),
+        ("linux", "5.7.19", "fsync"),
+        ("linux", "4.18.0-553.el8", "fsync"),
+        ("linux", "unknown", "fsync"),
+        ("darwin", "23.1.0", "fsync"),
+    ],
+)
+def test_recovery_syncs_in_one_call_only_where_its_errors_are_told(
+    system: str, kernel: str, method: str
+) -> None:
+    assert sync_method(system, kernel) == method
 
 
 def test_no_setting_of_ours_touches_durability() -> None:

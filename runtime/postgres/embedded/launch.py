@@ -25,6 +25,7 @@ _POLL_S = 0.01
 _SAMPLE_S = 0.5
 # Backends of a postmaster killed by force hold its shared memory until they notice, in moments.
 _SHARED_MEMORY_PATIENCE_S = 30.0
+_SHARED_MEMORY_PAUSE_S = 0.1
 _SHARED_MEMORY_IN_USE = "pre-existing shared memory block"
 
 
@@ -76,6 +77,7 @@ class Launcher:
             raise unusable(self._place.data, error) from error
         if orphan is not None:
             self._tell("postgres_orphan_stopped", pid=orphan)
+        cluster.configure(self._place)
         give_up_s = anyio.current_time() + _SHARED_MEMORY_PATIENCE_S
         while True:
             try:
@@ -84,7 +86,7 @@ class Launcher:
                 in_use = _SHARED_MEMORY_IN_USE in self._said()
                 if not in_use or self._closed or anyio.current_time() > give_up_s:
                     raise
-                await anyio.sleep(_SAMPLE_S)
+                await anyio.sleep(_SHARED_MEMORY_PAUSE_S)
             else:
                 return
 

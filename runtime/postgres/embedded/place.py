@@ -64,6 +64,7 @@ class Place:
         self.run = home / "run"
         self.log = home / "postgres.log"
         self.config = home / "postgresql.conf"
+        self.own_config = home / "local.conf"
         self.access = home / "pg_hba.conf"
 
 

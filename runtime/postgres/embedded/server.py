@@ -33,7 +33,7 @@ from runtime.postgres.embedded.lock import DataDirLock, Holder
 from runtime.postgres.embedded.place import OUTSIDE, Place, prepare_data_dir, settle
 
 # How long a start may stand perfectly still: no log line, no CPU, no disk. Recovery may take hours.
-STALL_S = 120.0
+STALL_S = 300.0
 RESTART_DELAY_MIN_S = 0.1
 RESTART_DELAY_MAX_S = 30.0
 # A server that ran this long was well: the next restart is at once again.
@@ -198,7 +198,6 @@ class EmbeddedPostgres:
         password = self._credentials.owner
         if await cluster.ensure(place, installation, password=password):
             self._tell("postgres_created", home=str(place.home))
-        cluster.configure(place)
         self._connection = cluster.settings(host=self._host(place.run), password=password)
         return Launcher(place, installation, stall_s=self._stall_s, tell=self._tell)
 
