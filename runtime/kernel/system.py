@@ -78,13 +78,22 @@ class ActorSystem:
         self.root = Cell(self, None, "", tree if tree is not None else Props())
 
     async def __aenter__(self) -> Self:
-        """Start the tree; returns when the declared children run, or the tree has failed."""
+        """Start the tree; returns when the declared children run.
+
+        Raises:
+            SystemFailed: They could not be started within the topmost supervisor's budget.
+        """
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._group.start_soon(self.nursery.host, name="actors")
+        self._group.start_soon(self._own, name="actors")
         self.root.start()
-        family = self.root.get_family()
-        await family.wait(lambda: self.root.state in ("running", "dead"))
+        try:
+            await self.root.get_family().wait(lambda: self.root.state in ("running", "dead"))
+        except BaseException as error:
+            await self._close(error)
+            raise
+        if self.failure is not None:
+            await self._close(None)
         return self
 
     async def __aexit__(
@@ -92,22 +101,31 @@ class ActorSystem:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         """Stop the tree in order, whatever ended the block, then end what is left."""
+        await self._close(error)
+
+    async def _own(self) -> None:
+        """Own the tasks; shielded, since a cancelled block still stops its actors in order."""
+        with anyio.CancelScope(shield=True):
+            await self.nursery.host()
+
+    async def _close(self, error: BaseException | None) -> None:
         assert self._group is not None
         with anyio.CancelScope(shield=True):
             await self.stop()
         self.nursery.close()
-        ours = kind is not None and issubclass(kind, asyncio.CancelledError)
-        try:  # what else the block raised is not the group's, and would come out wrapped in one
-            await self._group.__aexit__(*((kind, error, trace) if ours else (None, None, None)))
+        if not isinstance(error, asyncio.CancelledError):
+            error = None  # not the group's, and would come out wrapped in one
+        kind = None if error is None else type(error)
+        try:
+            await self._group.__aexit__(kind, error, None)
         except BaseExceptionGroup as group:
             if self.nursery.error is None:
                 raise
             raise self.nursery.error from group
         if self.failure is not None:
             raise SystemFailed("the topmost supervisor failed") from self.failure
-        return None
 
     async def stop(self) -> None:
         """Stop the tree: children in reverse start order, each with its grace."""

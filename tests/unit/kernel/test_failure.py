@@ -248,8 +248,8 @@ async def test_an_old_context_is_of_no_use(recorder):
             lambda: old.spawn(recorder),
             lambda: old.after(1, "x"),
             lambda: old.pipe(asyncio.sleep),
-            lambda: old.stop(),
-            lambda: old.stash(),
+            old.stop,
+            old.stash,
         ):
             with pytest.raises(ActorDead):
                 use()

@@ -230,7 +230,7 @@ async def test_failure_climbs_through_nested_supervisors_to_the_system(recorder)
     inner = Props(name="inner", children=(leaf,), budget=small, backoff=AT_ONCE)
     tree = Props(children=(inner,), budget=small, backoff=AT_ONCE)
     cancelled = []
-    with pytest.raises(SystemFailed) as caught:
+    with pytest.raises(SystemFailed) as caught:  # noqa: PT012 - the block is the subject
         async with kit:
             system = await kit.system("node", tree)
             leaf_ref = system.lookup("inner/leaf")
