@@ -181,17 +181,27 @@ class Discarded(msgspec.Struct, frozen=True):
 
 
 class LeftInstant(msgspec.Struct, frozen=True):
-    """An instant that a backfill leaves alone, since its execution is in `state`."""
+    """An instant that a backfill leaves alone, since its execution is in `state`.
+
+    `undecided`: it is due, and the timer has not come to it yet.
+    """
 
     scheduled_for: str
     state: str
 
 
+class FilledInstant(msgspec.Struct, frozen=True):
+    """An instant that a backfill runs; without an id in a dry run."""
+
+    scheduled_for: str
+    execution_id: str | None = None
+
+
 class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
     """What a backfill made, re-opened and left alone; `continue_from` where it met its limit."""
 
-    created: tuple[str, ...] = ()
-    reopened: tuple[str, ...] = ()
+    created: tuple[FilledInstant, ...] = ()
+    reopened: tuple[FilledInstant, ...] = ()
     left: tuple[LeftInstant, ...] = ()
     pools: tuple[str, ...] = ()
     continue_from: str | None = None

@@ -80,7 +80,7 @@ def instants(
 ) -> Sequence[datetime]:
     """The instants in (first, until] on open days, at most `limit` of them, earliest first."""
     ready = compiled(spec, anchor)
-    found = []
+    found: list[datetime] = []
     for instant in ready.between(first, until):
         if len(found) >= limit:
             break

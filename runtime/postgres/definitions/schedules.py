@@ -123,11 +123,17 @@ def anchor_of(
     assert schedule is not None
     if schedule.start is not None:
         return schedule.start
-    if stored is not None and old is not None and old.schedule is not None:
-        before = old.schedule
-        if (before.kind, before.interval_s) == (schedule.kind, schedule.interval_s):
-            return stored.anchor
+    if stored is not None and old is not None and interval_kept(old, new):
+        return stored.anchor
     return now
+
+
+def interval_kept(old: JobSpec, new: JobSpec) -> bool:
+    """Whether a version counts on from where the one before it counted from."""
+    before, after = old.schedule, new.schedule
+    if before is None or after is None:
+        return False
+    return (before.kind, before.interval_s) == (after.kind, after.interval_s)
 
 
 def _row(

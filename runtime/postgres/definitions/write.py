@@ -70,13 +70,20 @@ UPDATE jobs SET source = $1, updated_at = $2 WHERE job_key = ANY($3::bigint[])
 
 _FORGET_LINKS: Final = (
     "DELETE FROM job_tags WHERE job_key = ANY($1::bigint[])",
-    "DELETE FROM job_dependencies WHERE child_key = ANY($1::bigint[])",
     "DELETE FROM job_triggers WHERE job_key = ANY($1::bigint[])",
 )
 _TAGS: Final = """
 INSERT INTO job_tags (tenant, tag, job_key)
 SELECT $1, n.tag, n.job_key FROM unnest($2::text[], $3::bigint[]) AS n (tag, job_key)
 ON CONFLICT DO NOTHING
+"""
+# An edge that stays keeps what it knows of its parent's last success.
+_FORGET_DEPENDENCIES: Final = """
+DELETE FROM job_dependencies
+WHERE child_key = ANY($1::bigint[]) AND (parent_key, child_key) NOT IN (
+    SELECT n.parent_key, n.child_key
+    FROM unnest($2::bigint[], $3::bigint[]) AS n (parent_key, child_key)
+)
 """
 _DEPENDENCIES: Final = """
 INSERT INTO job_dependencies (tenant, parent_key, child_key)
@@ -144,12 +151,13 @@ async def write_links(
         keys: the keys of these jobs and of every job that they name. A job that is not enabled
             is triggered by nothing.
     """
-    await forget_links(conn, [c.old.job_key for c in changes if c.old is not None])
     own = [(keys[c.spec.job_id], c.spec) for c in changes]
+    edges = [(keys[parent], key) for key, spec in own for parent in spec.dependencies]
+    old = [c.old.job_key for c in changes if c.old is not None]
+    await forget_links(conn, old, but=edges)
     tags = [(tag, key) for key, spec in own for tag in spec.tags]
     for part in chunks(tags):
         await conn.execute(_TAGS, tenant, [t for t, _ in part], [k for _, k in part])
-    edges = [(keys[parent], key) for key, spec in own for parent in spec.dependencies]
     for edge_part in chunks(edges):
         await conn.execute(
             _DEPENDENCIES, tenant, [p for p, _ in edge_part], [c for _, c in edge_part]
@@ -170,8 +178,11 @@ async def write_links(
         )
 
 
-async def forget_links(conn: Connection, keys: Sequence[int]) -> None:
-    """Remove tags, dependencies and triggers of these jobs."""
+async def forget_links(
+    conn: Connection, keys: Sequence[int], *, but: Sequence[tuple[int, int]] = ()
+) -> None:
+    """Remove tags, triggers and dependencies of these jobs, but for some (parent, child)."""
     if keys:
         for statement in _FORGET_LINKS:
             await conn.execute(statement, keys)
+        await conn.execute(_FORGET_DEPENDENCIES, keys, [p for p, _ in but], [c for _, c in but])

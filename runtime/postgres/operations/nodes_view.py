@@ -1,0 +1,45 @@
+"""Lists nodes as the books have them: each name once, by its newest incarnation."""
+
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from protocols.instants import iso
+from protocols.views import NodePoolView, NodeView
+from runtime.postgres.operations.session import Connection
+
+# As many rows as nodes ever started; their retention bounds it.
+_LIST: Final = """
+SELECT * FROM (
+    SELECT DISTINCT ON (name) name, incarnation, state, url, pid, host, version, started_at,
+        last_beat_at, leads::text AS leads, pools::text AS pools, clock_offset_s
+    FROM nodes
+    ORDER BY name, (state IN ('up', 'draining')) DESC, incarnation DESC
+) AS newest
+ORDER BY incarnation DESC
+"""
+
+
+async def list_nodes(conn: Connection) -> tuple[NodeView, ...]:
+    """All nodes, the one that started last first; one that lives stands for its name."""
+    return tuple(_view(row) for row in await conn.fetch(_LIST))
+
+
+def _view(row: asyncpg.Record) -> NodeView:
+    epochs = msgspec.json.decode(row["leads"], type=dict[str, int])
+    return NodeView(
+        name=row["name"],
+        incarnation=row["incarnation"],
+        state=row["state"],
+        url=row["url"],
+        pid=row["pid"],
+        host=row["host"],
+        version=row["version"],
+        started_at=iso(row["started_at"]),
+        last_beat_at=iso(row["last_beat_at"]),
+        leads=tuple(sorted(int(number) for number in epochs)),
+        epochs=epochs,
+        pools=msgspec.json.decode(row["pools"], type=dict[str, NodePoolView]),
+        clock_offset_s=row["clock_offset_s"],
+    )
