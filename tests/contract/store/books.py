@@ -1,4 +1,5 @@
 """A house with jobs and executions in any state, written by hand, for tests of what keeps it."""
+# ruff: noqa: A001, A002 - a row's key is called id everywhere
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,14 +8,12 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import asyncpg
 import msgspec
-import pytest_asyncio
 
 from protocols.ports.store import NodeInfo
 from runtime.postgres import nodes
 from runtime.postgres.migrate import migrate
 from runtime.postgres.moves import into_history, logged
 from runtime.postgres.pool import NODE_ROLE, Pool
-from tests.support.postgres import fresh_database
 
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
 
@@ -71,7 +70,7 @@ class Books:
         )
 
     async def job(self, job_id: str, *, parents=(), triggers=(), paused=False, **spec) -> int:
-        """Make a job; `parents` are job keys, `triggers` rows (event, parent_key, state, filter)."""
+        """Make a job; `parents` are keys, `triggers` rows (event, parent_key, state, filter)."""
         key = await self.one(
             "INSERT INTO jobs (tenant, job_id, source, version, shard, paused, created_at, "
             "updated_at) VALUES ('default', $1, 's', 1, 0, $2, $3, $3) RETURNING job_key",
@@ -154,7 +153,7 @@ class Books:
     async def someone_waits(self) -> None:
         """Return once a session waits for a lock."""
         with anyio.fail_after(20):
-            while not await self.one(
+            while not await self.one(  # noqa: ASYNC110 - a session of the server
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
                 "AND datname = current_database()"
             ):
@@ -201,13 +200,3 @@ async def node_pool(settings, *, size: int = 4) -> AsyncIterator[Pool]:
         settings.arguments(), name="test", size=size, role=NODE_ROLE, pinned=True
     ) as pool:
         yield pool
-
-
-@pytest_asyncio.fixture
-async def books(postgres_server) -> AsyncIterator[Books]:
-    """Give a migrated database, and a node's pool on it."""
-    async with fresh_database(postgres_server, migrate=migrated) as settings:
-        owner = await asyncpg.create_pool(**settings.arguments(), min_size=0, max_size=4)
-        async with node_pool(settings) as pool:
-            yield Books(pool, owner, settings)
-        await owner.close()

@@ -1,10 +1,11 @@
 """Nodes join, beat, leave and die; what the dead had in hand is lost once, whoever looks."""
+# ruff: noqa: A001 - a row's key is called id everywhere
 
 import anyio
 import pytest
 
 from runtime.postgres import nodes
-from tests.contract.store.books import NOW, Books, at, books  # noqa: F401
+from tests.contract.store.books import NOW, Books, at
 
 pytestmark = pytest.mark.postgres
 
@@ -47,9 +48,7 @@ async def test_who_has_left_or_was_never_there_is_dead_to_the_books(books: Books
     one = await books.node()
     await nodes.leave(books.pool, one, now=at(1))
     for incarnation in (one, one + 100):
-        pulse = await nodes.beat(
-            books.pool, incarnation, running={}, leads={}, clock_offset_s=0
-        )
+        pulse = await nodes.beat(books.pool, incarnation, running={}, leads={}, clock_offset_s=0)
         assert pulse.state == "dead"
     assert await books.all("SELECT state, ended_at FROM nodes") == [("stopped", at(1))]
 
@@ -129,18 +128,21 @@ async def test_a_claim_under_way_leaves_nothing_behind(books: Books):
     async def declare() -> None:
         dead.extend(await nodes.declare_dead(books.pool, ttl_s=5, now=at(60)))
 
-    async with books.owner.acquire() as claim, anyio.create_task_group() as group:
-        async with claim.transaction():
-            await claim.execute("SELECT FROM nodes WHERE incarnation = $1 FOR SHARE", silent)
-            group.start_soon(declare)
-            await books.someone_waits()
-            await claim.execute(
-                "UPDATE executions SET state = 'running', attempt = 1, started_at = $3, "
-                "fencing_token = nextval('fencing_tokens'), incarnation = $2 WHERE id = $1",
-                id,
-                silent,
-                NOW,
-            )
+    async with (
+        books.owner.acquire() as claim,
+        anyio.create_task_group() as group,
+        claim.transaction(),
+    ):
+        await claim.execute("SELECT FROM nodes WHERE incarnation = $1 FOR SHARE", silent)
+        group.start_soon(declare)
+        await books.someone_waits()
+        await claim.execute(
+            "UPDATE executions SET state = 'running', attempt = 1, started_at = $3, "
+            "fencing_token = nextval('fencing_tokens'), incarnation = $2 WHERE id = $1",
+            id,
+            silent,
+            NOW,
+        )
     assert dead == [silent]
     assert await books.hot(job) == [(id, "scheduled", None, False)]
 
@@ -175,12 +177,15 @@ async def test_a_finish_that_was_first_is_not_lost(books: Books):
     async def declare() -> None:
         await nodes.declare_dead(books.pool, ttl_s=5, now=at(60))
 
-    async with books.owner.acquire() as finish, anyio.create_task_group() as group:
-        async with finish.transaction():
-            await finish.execute("SELECT FROM executions WHERE id = $1 FOR UPDATE", id)
-            group.start_soon(declare)
-            await books.someone_waits()
-            await finish.execute("DELETE FROM executions WHERE id = $1", id)
+    async with (
+        books.owner.acquire() as finish,
+        anyio.create_task_group() as group,
+        finish.transaction(),
+    ):
+        await finish.execute("SELECT FROM executions WHERE id = $1 FOR UPDATE", id)
+        group.start_soon(declare)
+        await books.someone_waits()
+        await finish.execute("DELETE FROM executions WHERE id = $1", id)
     assert await books.one("SELECT count(*) FROM attempts") == 0
     assert await books.hot(job) == []
 

@@ -1,10 +1,11 @@
 """What waits for its turn, its parents or a finish goes when it may, once, whoever looks."""
+# ruff: noqa: A001 - a row's key is called id everywhere
 
 import anyio
 import pytest
 
 from runtime.postgres.waiting import settle
-from tests.contract.store.books import NOW, Books, at, books  # noqa: F401
+from tests.contract.store.books import NOW, Books, at
 
 pytestmark = pytest.mark.postgres
 
@@ -58,19 +59,22 @@ async def test_many_who_settle_at_once_give_a_turn_once(books: Books):
 async def test_a_turn_taken_while_we_looked_is_not_given_twice(books: Books):
     job = await books.job("j")
     waiting = await books.row(job, state="blocked", reason="overlap")
-    async with books.owner.acquire() as other, anyio.create_task_group() as group:
-        async with other.transaction():
-            taken = await other.fetchval(
-                "INSERT INTO executions (created_at, tenant, job_id, job_key, version, origin, "
-                "scheduled_for, pool, priority, state, overlap, holds_turn, run_at) "
-                "VALUES ($1, 'default', 'j', $2, 1, 0, $3, 'default', 2, 'scheduled', 'skip', "
-                "true, $1) RETURNING id",
-                NOW,
-                job,
-                at(7),
-            )
-            group.start_soon(lambda: settle(books.pool, None, now=at(10)))
-            await books.someone_waits()
+    async with (
+        books.owner.acquire() as other,
+        anyio.create_task_group() as group,
+        other.transaction(),
+    ):
+        taken = await other.fetchval(
+            "INSERT INTO executions (created_at, tenant, job_id, job_key, version, origin, "
+            "scheduled_for, pool, priority, state, overlap, holds_turn, run_at) "
+            "VALUES ($1, 'default', 'j', $2, 1, 0, $3, 'default', 2, 'scheduled', 'skip', "
+            "true, $1) RETURNING id",
+            NOW,
+            job,
+            at(7),
+        )
+        group.start_soon(lambda: settle(books.pool, None, now=at(10)))
+        await books.someone_waits()
     assert await books.hot(job) == [
         (waiting, "blocked", "overlap", False),
         (taken, "scheduled", None, True),
@@ -160,7 +164,9 @@ async def test_a_failure_goes_down_all_generations_in_one_call(books: Books):
         keys.append(child)
     await settle(books.pool, [parent], now=at(1))
     assert await books.all("SELECT DISTINCT state, reason FROM executions") == []
-    assert await books.one("SELECT count(*) FROM execution_history WHERE reason = 'dependency'") == 5
+    assert (
+        await books.one("SELECT count(*) FROM execution_history WHERE reason = 'dependency'") == 5
+    )
 
 
 @pytest.mark.asyncio
