@@ -22,8 +22,8 @@ NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-CATCH_UP_MAX: Final = 1000
-"""The most instants that one job may ask to be caught up after an outage: one statement's rows."""
+CATCH_UP_MAX: Final = 500
+"""The most instants that one job may ask to be caught up after an outage: half of a plan's rows."""
 
 
 class Misfire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -137,12 +137,12 @@ def _plan_after(
 class _Walk:
     """Walks over due instants and writes the rows of one plan."""
 
-    __slots__ = ("_alike", "_reason", "budget", "compiled", "now_us", "rows")
+    __slots__ = ("_alike", "_reason", "_whole", "budget", "compiled", "now_us", "rows")
 
     def __init__(self, compiled: CompiledSchedule, now_us: int, budget: int) -> None:
         self.compiled = compiled
         self.now_us = now_us
-        self.budget = budget
+        self._whole = self.budget = budget
         self.rows: list[DueInstant] = []
         self._reason: SkipReason | None = None
         self._alike = 0
@@ -165,14 +165,16 @@ class _Walk:
     def catch_up(self, after: int, until: int) -> tuple[int, int] | None:
         """Decide missed instants in (after, until]; return the range that is left, or None."""
         compiled = self.compiled
+        self._reason, self._alike = None, 0  # the live rows before these are later in time
         running_from, running = self._running(after, until)
         misfire = compiled.schedule.misfire
         pace_us = SECOND_US / misfire.rate_per_s if misfire.rate_per_s else 0.0
         run_at = float(self.now_us)
         at = compiled.next_after_us(after)
         while at is not None and at <= until:
-            # What is paced is paced from now, so it is written by one plan or begun by the next.
-            if self.budget <= 0 or (at == running_from and self.rows and running > self.budget):
+            # What is paced is paced from now on, so it is left whole to a plan that can hold it.
+            split = pace_us and at == running_from and self.budget < running <= self._whole
+            if self.budget <= 0 or split:
                 return at - 1, until
             end = min(compiled.stretch_end_us(at), until)
             if compiled.is_excluded_us(at):

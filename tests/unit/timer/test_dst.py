@@ -92,6 +92,8 @@ def end_of_gap(wall: datetime, tz: ZoneInfo) -> datetime:
     shift=st.integers(min_value=-40 * 60, max_value=20 * 60),
 )
 @settings(max_examples=120, deadline=None)
+@example(("Africa/Casablanca", "2025-02-23T02:00"), "*", "2", "0", None, None, -1)
+@example(("Africa/Casablanca", "2025-02-23T02:00"), "30", "2", "0", None, None, 10 - 2 * 1440)
 @example(SEAMS[7], "0", "2", "*", None, None, -100)
 @example(SEAMS[12], "30", "23", "*", None, "both", -100)
 @example(SEAMS[23], "30", "0,1,22,23", "6", "next_valid", None, -600)

@@ -1,9 +1,10 @@
 """Every due instant is decided once, by the rule, whatever the chunks; nothing is unbounded."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.timer.misfire import PLAN_ROWS_MAX, DuePlan, plan_due
@@ -93,6 +94,17 @@ def rule(schedule: CompiledSchedule, cursor: datetime, now: datetime) -> dict[da
     step=st.sampled_from([timedelta(0), timedelta(milliseconds=40)]),
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
+@example(
+    when={"cron": "*/10 * * * *"},
+    exclude=["fri"],
+    policy="skip",
+    grace=86_400,
+    within=None,
+    limit=1,
+    outage_s=621_600,
+    budget=150,
+    step=timedelta(0),
+)
 def test_chunks_decide_what_the_rule_decides(
     *, when, exclude, policy, grace, within, limit, outage_s, budget, step
 ):
@@ -110,7 +122,7 @@ def test_chunks_decide_what_the_rule_decides(
 
 
 def test_what_is_only_late_comes_before_what_was_missed():
-    schedule = compiled({"cron": "* * * * * *", "misfire": {"policy": "catch_up", "limit": 1000}})
+    schedule = compiled({"cron": "* * * * * *", "misfire": {"policy": "catch_up", "limit": 500}})
     now = START + timedelta(hours=1)
     made = plans(schedule, cursor=START, now=now)
     first = made[0].instants
@@ -133,6 +145,33 @@ def test_a_long_run_of_skips_is_a_hundred_rows_and_one():
     ]
 
 
+def test_closed_days_in_a_row_are_one_run_of_skips():
+    schedule = compiled({"cron": "* * * * *", "exclude": ["2026-03-07/2026-03-16"]})
+    made = plans(schedule, cursor=START, now=START + timedelta(days=14))
+    excluded = [row for plan in made for row in plan.instants if row.skip == "excluded"]
+    assert len(excluded) == 101
+    assert sum(row.count for row in excluded) == 10 * 1440
+
+
+def test_the_latest_open_instant_is_found_behind_closed_days():
+    schedule = compiled({"cron": "* * * * * *", "exclude": ["sat", "sun"]})
+    sunday = datetime(2026, 3, 8, 20, tzinfo=UTC)
+    made = plans(schedule, cursor=START, now=sunday)
+    runs = [row.scheduled_for for plan in made for row in plan.instants if row.skip is None]
+    assert runs == [datetime(2026, 3, 6, 23, 59, 59, tzinfo=UTC)]
+
+
+def test_time_that_passes_between_chunks_changes_no_decision():
+    misfire = {"policy": "catch_up", "limit": 500, "within": "5m"}
+    schedule = compiled({"cron": "* * * * * *", "misfire": misfire})
+    now = START + timedelta(hours=1)
+    made = plans(schedule, cursor=START, now=now, budget=200, step=timedelta(seconds=5))
+    runs = [t for t, how in decided(schedule, made).items() if how == "caught up"]
+    assert min(runs) == now - timedelta(minutes=5)
+    assert max(runs) == now - timedelta(seconds=31)
+    assert len(runs) == 270
+
+
 def test_ten_years_of_seconds_are_one_plan():
     schedule = compiled("* * * * * *")
     now = START + timedelta(days=3650)
@@ -151,14 +190,24 @@ def test_ten_years_of_seconds_with_closed_weekends_are_bounded_plans():
 
 def test_caught_up_instants_keep_their_rate_and_are_not_before_now():
     schedule = compiled(
-        {"cron": "* * * * *", "misfire": {"policy": "catch_up", "limit": 1000, "rate": "10/s"}}
+        {"cron": "* * * * *", "misfire": {"policy": "catch_up", "limit": 500, "rate": "10/s"}}
     )
     now = START + timedelta(days=1)
     made = plans(schedule, cursor=START, now=now)
     runs = [row for plan in made for row in plan.instants if row.caught_up]
-    assert len(runs) == 1000
-    assert [row.run_at for row in runs] == [now + n * timedelta(seconds=0.1) for n in range(1000)]
+    assert len(runs) == 500
+    assert [row.run_at for row in runs] == [now + n * timedelta(seconds=0.1) for n in range(500)]
     assert [row.scheduled_for for row in runs] == sorted(row.scheduled_for for row in runs)
+
+
+def test_a_job_due_each_second_does_not_keep_its_own_past_from_being_caught_up():
+    misfire = {"policy": "catch_up", "limit": 500, "rate": "5/s"}
+    schedule = compiled({"cron": "* * * * * *", "misfire": misfire})
+    now = START + timedelta(hours=1)
+    made = plans(schedule, cursor=START, now=now, step=timedelta(seconds=3))
+    assert len(made) < 5
+    paced = [row.run_at for plan in made for row in plan.instants if row.caught_up]
+    assert [two - one for one, two in pairwise(paced)] == [timedelta(seconds=0.2)] * 499
 
 
 def test_a_second_outage_waits_until_the_first_is_caught_up():

@@ -117,6 +117,17 @@ def test_a_day_is_one_of_the_jobs_wall_clock():
     assert not schedule.is_excluded(datetime(2026, 1, 2, 21, tzinfo=UTC))
 
 
+def test_a_day_that_is_shown_twice_ends_where_the_clock_goes_back():
+    # St John's, one minute into 7 November, goes back to 23:01 of the 6th
+    schedule = compiled(
+        {"cron": "* * * * *", "timezone": "America/St_Johns", "exclude": ["2010-11-07"]}
+    )
+    seam = datetime(2010, 11, 7, 2, 31, tzinfo=UTC)
+    due = list(schedule.between(seam - timedelta(minutes=2), seam + timedelta(minutes=1)))
+    assert [schedule.is_excluded(t) for t in due] == [True, False, False]
+    assert schedule.next_run_after(seam - timedelta(minutes=2)) == seam
+
+
 def test_all_calendars_must_be_open_and_must_exist():
     calendars = {"a": Calendar(exclude=("mon",)), "b": Calendar(exclude=("tue",))}
     schedule = compiled({"cron": "@daily", "calendar": ["a", "b"]}, calendars=calendars)
