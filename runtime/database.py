@@ -66,7 +66,7 @@ async def open_database(settings: Settings, *, incarnation_name: str) -> AsyncIt
             await stack.enter_async_context(sole)
         name = f"tickwright {settings.node_name}"
         hot = Pool(node, name=name, size=_HOT, role=roles[0], pinned=True)
-        keeping = Pool(node, name=f"{name} keeping", size=_KEEPING, role=roles[0])
+        keeping = Pool(node, name=f"{name} keeping", size=_KEEPING, role=roles[0], pinned=True)
         served = Pool(api, name=f"{name} api", size=_API, role=roles[1])
         for pool in (hot, keeping, served):
             await pool.open(within_s=CONNECT_WITHIN_S)

@@ -19,13 +19,9 @@ from protocols.durations import DurationError, parse_duration
 from protocols.errors import TickwrightError
 from runtime.files.places import InvalidFileError, spell
 from runtime.files.yaml import read_yaml
+from runtime.hosts.environment import TASK_VARIABLES
 
-NOT_SETTINGS: Final = frozenset({
-    "RUNTIME_URL", "RUNTIME_TOKEN", "RUNTIME_TENANT",
-    "RUNTIME_EXECUTION_ID", "RUNTIME_JOB_ID", "RUNTIME_SCHEDULED_FOR", "RUNTIME_ATTEMPT",
-    "RUNTIME_FENCING_TOKEN", "RUNTIME_INPUT", "RUNTIME_INPUT_FILE", "RUNTIME_CHECKPOINT",
-    "RUNTIME_CHECKPOINT_FILE",
-})  # fmt: skip
+NOT_SETTINGS: Final = TASK_VARIABLES | {"RUNTIME_URL", "RUNTIME_TOKEN", "RUNTIME_TENANT"}
 """Variables of the commands and of tasks, which no node reads."""
 
 _LATER: Final = {

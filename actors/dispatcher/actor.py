@@ -4,7 +4,7 @@ Woken by hints and demand, and by a poll each second under both. One claim is un
 time; what arrives meanwhile is served by the next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -45,11 +45,20 @@ class _Failed(msgspec.Struct, frozen=True):
 class DispatcherActor(Actor):
     """Claims ready executions of one pool and assigns them to its worker."""
 
-    def __init__(self, *, store: DispatchStore, pool: str, incarnation: int, worker: str) -> None:
+    def __init__(
+        self,
+        *,
+        store: DispatchStore,
+        pool: str,
+        incarnation: int,
+        worker: str,
+        on_look: Callable[[], None],
+    ) -> None:
         self._store = store
         self._pool = pool
         self._incarnation = incarnation
         self._worker_name = worker
+        self._on_look = on_look
         self._session = 0
         self._sent = 0
         self._free = 0
@@ -77,6 +86,8 @@ class DispatcherActor(Actor):
             case Ready():
                 self._again = True
             case _Poll():
+                if not self._busy:
+                    self._on_look()
                 self._looked = False
                 self._tell_worker(ctx, DemandWanted())
             case _Due():
@@ -84,6 +95,7 @@ class DispatcherActor(Actor):
                 self._looked = False
             case _Took(next_run_at=next_run_at, more=more):
                 self._busy = False
+                self._on_look()
                 self._again = self._again or more
                 self._arm(ctx, next_run_at)
             case _Failed(error=error):

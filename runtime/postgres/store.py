@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from protocols.errors import KeyReusedError, NotFoundError
 from protocols.jobs import JobSpec
@@ -15,11 +16,24 @@ from protocols.ports.store import (
     Firing,
     GiveBack,
     Lanes,
+    NodeInfo,
+    Pulse,
+    Settled,
     Term,
     Triggered,
     TriggerRequest,
 )
-from runtime.postgres import claim, finish, schedules, trigger
+from runtime.postgres import (
+    claim,
+    finish,
+    nodes,
+    schedules,
+    task_calls,
+    trigger,
+    triggers,
+    upkeep,
+    waiting,
+)
 from runtime.postgres.pool import Pool
 
 
@@ -87,5 +101,109 @@ class HotPath:
         await finish.give_back(self._pool, incarnation, given)
 
 
-class PostgresStore(HotPath):
-    """All of the port."""
+class Keeping:
+    """What nodes, janitors and waiting work ask once a second or less, and tasks now and then.
+
+    Args:
+        pool: connections of the node's role.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._keeping = pool
+
+    async def join(self, node: NodeInfo, *, now: datetime, alone: bool) -> int:
+        """As the port says."""
+        return await nodes.join(self._keeping, node, now=now, alone=alone)
+
+    async def beat(
+        self,
+        incarnation: int,
+        *,
+        running: dict[str, int],
+        leads: dict[int, int],
+        clock_offset_s: float,
+    ) -> Pulse:
+        """As the port says."""
+        return await nodes.beat(
+            self._keeping, incarnation, running=running, leads=leads, clock_offset_s=clock_offset_s
+        )
+
+    async def leave(self, incarnation: int, *, now: datetime) -> None:
+        """As the port says."""
+        await nodes.leave(self._keeping, incarnation, now=now)
+
+    async def declare_dead(self, *, ttl_s: float, now: datetime) -> Sequence[int]:
+        """As the port says."""
+        return await nodes.declare_dead(self._keeping, ttl_s=ttl_s, now=now)
+
+    async def expire(self, *, now: datetime, limit: int) -> int:
+        """As the port says."""
+        return await upkeep.expire(self._keeping, now=now, limit=limit)
+
+    async def tidy(self, *, now: datetime, keep_s: float) -> None:
+        """As the port says."""
+        await upkeep.tidy(self._keeping, now=now, keep_s=keep_s)
+
+    async def settle(self, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
+        """As the port says."""
+        return await waiting.settle(self._keeping, job_keys, now=now)
+
+    async def run_triggers(self, *, now: datetime, limit: int) -> Settled:
+        """As the port says."""
+        return await triggers.run_triggers(self._keeping, now=now, limit=limit)
+
+    async def save_checkpoint(
+        self,
+        id: int,  # noqa: A002
+        token: int,
+        value: bytes,
+        *,
+        now: datetime,
+    ) -> bool:
+        """As the port says."""
+        return await task_calls.save_checkpoint(self._keeping, id, token, value, now=now)
+
+    async def once(
+        self,
+        id: int,  # noqa: A002
+        token: int,
+        key: str,
+        ttl_s: float,
+        *,
+        now: datetime,
+    ) -> Literal["first", "again", "no"] | None:
+        """As the port says."""
+        return await task_calls.once(self._keeping, id, token, key, ttl_s, now=now)
+
+    async def emit(
+        self,
+        tenant: str,
+        event: str,
+        payload: bytes | None,
+        *,
+        now: datetime,
+        key: str | None = None,
+    ) -> None:
+        """As the port says."""
+        await task_calls.emit(self._keeping, tenant, event, payload, now=now, key=key)
+
+    async def cancel_requests(self, incarnation: int) -> Sequence[tuple[int, int]]:
+        """As the port says."""
+        return await task_calls.cancel_requests(self._keeping, incarnation)
+
+    async def running(self, incarnation: int, pool: str) -> Sequence[tuple[int, int]]:
+        """As the port says."""
+        return await task_calls.running(self._keeping, incarnation, pool)
+
+
+class PostgresStore(HotPath, Keeping):
+    """All of the port.
+
+    Args:
+        hot: for what is asked all the time.
+        keeping: for the rest, so that neither waits for the other's connections.
+    """
+
+    def __init__(self, *, hot: Pool, keeping: Pool) -> None:
+        HotPath.__init__(self, hot)
+        Keeping.__init__(self, keeping)

@@ -109,7 +109,8 @@ ORDER BY id
 """
 # Reads the whole hot table: no index says who runs what, since every claim would pay for it.
 _RUNNING: Final = """
-SELECT id, fencing_token FROM executions WHERE incarnation = $1 AND state = 'running' ORDER BY id
+SELECT id, fencing_token FROM executions
+WHERE incarnation = $1 AND pool = $2 AND state = 'running' ORDER BY id
 """
 
 
@@ -219,9 +220,9 @@ async def cancel_requests(pool: Pool, incarnation: int) -> Sequence[tuple[int, i
     return [(row[0], row[1]) for row in await pool.fetch(_CANCEL_REQUESTS, incarnation)]
 
 
-async def running(pool: Pool, incarnation: int) -> Sequence[tuple[int, int]]:
+async def running(pool: Pool, incarnation: int, name: str) -> Sequence[tuple[int, int]]:
     """As the port says; for a start or after an outage, not for every second."""
-    return [(row[0], row[1]) for row in await pool.fetch(_RUNNING, incarnation)]
+    return [(row[0], row[1]) for row in await pool.fetch(_RUNNING, incarnation, name)]
 
 
 def _check_text(name: str, text: str) -> None:

@@ -1,0 +1,186 @@
+"""One incarnation of a node: it joins, runs the tree, and leaves; a new one begins from nothing.
+
+A node that reads its own death in the books ends what it runs, and lives again as another.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import anyio
+import structlog
+
+from actors.heart import Vital
+from actors.timer.actor import TimerActor
+from actors.worker.actor import Reported
+from actors.worker.held import Held
+from protocols.actor import Ref
+from protocols.messages import PROTOCOL_LEVEL
+from protocols.ports.coordinator import Leadership
+from protocols.ports.executor import Report, Sink
+from protocols.ports.store import NodeInfo, Pulse, Term
+from runtime.clock import DatabaseClock
+from runtime.health import Health
+from runtime.hosts.executor import HostExecutor
+from runtime.hosts.guardian import Guardian
+from runtime.hosts.python_host import Reserve
+from runtime.hosts.settings import HostSettings
+from runtime.kernel.system import ActorSystem
+from runtime.memory.coordinator import SoleCoordinator
+from runtime.memory.hints import LocalHints
+from runtime.postgres.store import PostgresStore
+from runtime.settings import Settings
+from runtime.tree import Parts, PoolParts, node_tree
+
+log = structlog.get_logger("tickwright.node")
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class Life:
+    """What lives as long as one incarnation does."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: PostgresStore,
+        clock: DatabaseClock,
+        health: Health,
+        url: str,
+        functions: Functions,
+        incarnation: int,
+        leaderships: int,
+    ) -> None:
+        self.settings = settings
+        self.incarnation = incarnation
+        self.declared_dead = anyio.Event()
+        self.held = {name: Held(slots=slots) for name, slots in settings.pools.items()}
+        self.hints = LocalHints(self.lookup, pools=tuple(self.held))
+        self.hints.cover(leaderships)
+        self.executors: dict[str, HostExecutor] = {}
+        self.leads: dict[int, int] = {}
+        self._store = store
+        self._clock = clock
+        self._health = health
+        self._url = url
+        self._functions = functions
+        self._leaderships = leaderships
+        self._system: ActorSystem | None = None
+
+    @property
+    def system(self) -> ActorSystem:
+        """The actors of this life."""
+        assert self._system is not None, "a life begins with `run`"
+        return self._system
+
+    def lookup(self, name: str) -> Ref | None:
+        """The living actor of that name, if the tree runs."""
+        return None if self._system is None else self._system.lookup(name)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Run hosts and actors; stop the actors first, each part with its grace."""
+        async with AsyncExitStack() as stack:
+            await self._start_hosts(stack)
+            parts = Parts(
+                settings=self.settings,
+                store=self._store,
+                hints=self.hints,
+                coordinator=SoleCoordinator(),
+                incarnation=self.incarnation,
+                leaderships=self._leaderships,
+                pools={n: PoolParts(self.executors[n], held) for n, held in self.held.items()},
+                leads=self.leads,
+                make_timer=self._make_timer,
+                vital=self._vital,
+                on_pulse=self._on_pulse,
+                on_dispatch=self._health.dispatch,
+            )
+            self._system = ActorSystem(clock=self._clock, tree=node_tree(parts))
+            await stack.enter_async_context(self._system)
+            self._health.begin()
+            yield
+
+    async def _start_hosts(self, stack: AsyncExitStack) -> None:
+        """The guardian, the warm processes, and an executor per pool."""
+        settings = self.settings
+        group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(group.cancel_scope.cancel)
+        guardian = Guardian(owner=f"{settings.node_name}-{settings.data_dir}")
+        group.start_soon(guardian.run, name="guardian")
+        await guardian.wait_up()
+        hosts = HostSettings(
+            cwd=str(settings.tasks_cwd),
+            python_path=tuple(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))),
+            url=self._url,
+            kill_grace_s=settings.kill_grace_s,
+        )
+        reserve = Reserve(guardian, hosts)
+        stack.callback(reserve.close)
+        for name in self.held:
+            executor = HostExecutor(
+                pool=name,
+                guardian=guardian,
+                reserve=reserve,
+                settings=hosts,
+                now_ns=self._clock.now_ns,
+                sink=self._sink(name),
+                functions=self._functions,
+            )
+            group.start_soon(executor.run, name=f"executor {name}")
+            stack.push_async_callback(executor.stop, 0.0)
+            self.executors[name] = executor
+
+    def _sink(self, pool: str) -> Sink:
+        """Reports are kept where no restart of the worker can lose them, then it is woken."""
+        inbox, name, woken = self.held[pool].inbox, f"worker:{pool}", Reported()
+
+        def sink(reports: Sequence[Report]) -> None:
+            inbox.extend(reports)
+            if (worker := self.lookup(name)) is not None:
+                worker.tell(woken)
+
+        return sink
+
+    def _make_timer(self, term: Term, leadership: Leadership) -> TimerActor:
+        return TimerActor(
+            store=self._store,
+            hints=self.hints,
+            term=term,
+            leadership=leadership,
+            on_broken=_tell_broken,
+            on_tick=self._health.tick,
+        )
+
+    def _vital(self) -> Vital:
+        self._health.lead(leads=bool(self.leads))
+        return Vital(
+            running={name: len(held.running) for name, held in self.held.items()},
+            leads=dict(self.leads),
+            clock_offset_s=self._clock.offset_s,
+        )
+
+    def _on_pulse(self, pulse: Pulse) -> None:
+        if pulse.state == "dead":
+            self.declared_dead.set()
+
+
+def node_info(settings: Settings, *, url: str) -> NodeInfo:
+    """What this process says of itself when it joins."""
+    return NodeInfo(
+        name=settings.node_name,
+        url=url,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        version=version("tickwright"),
+        level=PROTOCOL_LEVEL,
+        pools=dict(settings.pools),
+    )
+
+
+def _tell_broken(job_key: int, error: Exception) -> None:
+    log.error("a schedule cannot be evaluated", job_key=job_key, error=str(error))

@@ -1,0 +1,180 @@
+"""The supervision tree of a node, drawn once: what runs, in which order, and who restarts whom.
+
+    node (one_for_one)
+      heart                       beats into the database
+      janitor · waiting           keep the books; let go what waited
+      pools (one_for_one)         per pool (one_for_one): worker, dispatcher
+      timing (one_for_one)        one elector per group of shards; each keeps its timer
+      actors (one_for_one)        the user's own
+
+It stops from the bottom up: nobody fires any more, then nobody claims, then what runs may end
+within the shutdown's grace, and the heart beats until all that is done.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Final, cast
+
+import msgspec
+
+from actors.dispatcher.actor import DispatcherActor
+from actors.elector import ElectorActor, MakeTimer
+from actors.heart import HeartActor, Vital
+from actors.janitor import JanitorActor
+from actors.waiting import WaitingActor
+from actors.worker.actor import WorkerActor
+from actors.worker.held import Held
+from protocols.actor import Actor, Mailbox, Props, Restart
+from protocols.messages import Hint
+from protocols.ports.coordinator import Coordinator
+from protocols.ports.executor import Executor
+from protocols.ports.hints import Hints
+from protocols.ports.store import Pulse
+from runtime.postgres.store import PostgresStore
+from runtime.settings import Settings, SettingsError, UserActor
+
+_STOP_SLACK_S: Final = 10.0
+
+
+def _same_hint(message: Any) -> Any:
+    """Two hints that say the same are one; whatever else it is told, an actor gets it all."""
+    return message if isinstance(message, Hint) else None
+
+
+_WOKEN: Final = Mailbox(overflow="coalesce", key=_same_hint)
+"""The mailbox of an actor that hints wake."""
+
+
+class PoolParts(msgspec.Struct, frozen=True):
+    """What a pool's actors share and what outlives their restarts."""
+
+    executor: Executor
+    held: Held
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tree is made of, for one incarnation of a node."""
+
+    settings: Settings
+    store: PostgresStore
+    hints: Hints
+    coordinator: Coordinator
+    incarnation: int
+    leaderships: int
+    pools: Mapping[str, PoolParts]
+    leads: dict[int, int]
+    make_timer: MakeTimer
+    vital: Callable[[], Vital]
+    on_pulse: Callable[[Pulse], None]
+    on_dispatch: Callable[[], None]
+
+
+def node_tree(parts: Parts) -> Props:
+    """The tree as data."""
+    settings, store, hints = parts.settings, parts.store, parts.hints
+    ttl_s = settings.lease_ttl_s
+    return Props(
+        name="node",
+        children=(
+            _actor(
+                "heart",
+                lambda: HeartActor(
+                    store=store,
+                    incarnation=parts.incarnation,
+                    ttl_s=ttl_s,
+                    vital=parts.vital,
+                    on_pulse=parts.on_pulse,
+                ),
+            ),
+            _actor(
+                "janitor",
+                lambda: JanitorActor(
+                    store=store,
+                    hints=hints,
+                    pools=tuple(parts.pools),
+                    ttl_s=ttl_s,
+                    keep_s=settings.history_keep_s,
+                ),
+            ),
+            _actor("waiting", lambda: WaitingActor(store=store, hints=hints), mailbox=_WOKEN),
+            Props(
+                name="pools",
+                stop_grace_s=settings.shutdown_grace_s + settings.kill_grace_s + 2 * _STOP_SLACK_S,
+                children=tuple(_pool(name, parts) for name in parts.pools),
+            ),
+            Props(
+                name="timing",
+                children=tuple(_elector(number, parts) for number in range(parts.leaderships)),
+            ),
+            Props(name="actors", children=tuple(_user(one) for one in settings.actors)),
+        ),
+    )
+
+
+def _actor(name: str, factory: Callable[[], Actor], *, mailbox: Mailbox | None = None) -> Props:
+    return Props(name=name, factory=factory, mailbox=mailbox or Mailbox())
+
+
+def _pool(name: str, parts: Parts) -> Props:
+    settings, pool = parts.settings, parts.pools[name]
+    grace_s = settings.shutdown_grace_s + settings.kill_grace_s + _STOP_SLACK_S
+    return Props(
+        name=name,
+        stop_grace_s=grace_s + _STOP_SLACK_S,
+        children=(
+            Props(
+                name="worker",
+                stop_grace_s=grace_s,
+                mailbox=Mailbox(capacity=4096),
+                factory=lambda: WorkerActor(
+                    store=parts.store,
+                    executor=pool.executor,
+                    hints=parts.hints,
+                    held=pool.held,
+                    pool=name,
+                    incarnation=parts.incarnation,
+                    grace_s=settings.shutdown_grace_s,
+                ),
+            ),
+            Props(
+                name="dispatcher",
+                mailbox=_WOKEN,
+                factory=lambda: DispatcherActor(
+                    store=parts.store,
+                    pool=name,
+                    incarnation=parts.incarnation,
+                    worker=f"worker:{name}",
+                    on_look=parts.on_dispatch,
+                ),
+            ),
+        ),
+    )
+
+
+def _elector(number: int, parts: Parts) -> Props:
+    return Props(
+        name=f"elector-{number}",
+        factory=lambda: ElectorActor(
+            coordinator=parts.coordinator,
+            store=parts.store,
+            number=number,
+            incarnation=parts.incarnation,
+            make_timer=parts.make_timer,
+            leads=parts.leads,
+        ),
+    )
+
+
+def _user(actor: UserActor) -> Props:
+    """An actor that settings declare: imported here, since it is meant to run in the node."""
+    module_name, _, class_name = actor.target.partition(":")
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError([f"actors: {actor.name}: {actor.target}: {error}"]) from error
+    return Props(
+        name=actor.name,
+        factory=lambda: cast("Actor", found(**actor.args)),
+        restart=cast("Restart", actor.restart),
+        mailbox=Mailbox(capacity=actor.mailbox),
+    )
