@@ -52,7 +52,11 @@ class TestKit:
     async def __aenter__(self) -> Self:
         """Start the system `main`."""
         await self._stack.__aenter__()
-        await self.system("main")
+        try:
+            await self.system("main")
+        except BaseException:
+            self.clock.close()
+            raise
         return self
 
     async def __aexit__(
@@ -64,7 +68,10 @@ class TestKit:
         """Stop every system, the last one started first."""
         for system in self.systems.values():
             system.resume()
-        return await self._stack.__aexit__(kind, error, trace)
+        try:
+            return await self._stack.__aexit__(kind, error, trace)
+        finally:
+            self.clock.close()
 
     async def system(
         self, name: str, tree: Props | None = None, *, offset_s: float = 0.0

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from heapq import heappop, heappush
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from runtime.kernel.clock import EPOCH, instant
 
 QUIET_LOOKS = 2
+
+_RUNNING: "WeakKeyDictionary[asyncio.AbstractEventLoop, VirtualClock]" = WeakKeyDictionary()
+"""The clock of each loop: two would take each other's looking for work, and never jump."""
 
 
 class VirtualTimer:
@@ -51,7 +55,7 @@ class VirtualClock:
         autojump: Jump on whenever all is idle; else time moves only by `advance`.
 
     Raises:
-        RuntimeError: The loop is not asyncio's own (uvloop hides its queue).
+        RuntimeError: The loop is not asyncio's own (uvloop hides its queue), or has one already.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class VirtualClock:
         self._loop = asyncio.get_running_loop()
         if not hasattr(self._loop, "_ready"):
             raise RuntimeError("virtual time needs asyncio's own event loop")
+        if self._loop in _RUNNING:
+            raise RuntimeError("this loop has a virtual clock already: close that one first")
+        _RUNNING[self._loop] = self
         self.epoch_ns = (start - EPOCH) // (instant(1000) - EPOCH) * 1000
         self._now_ns = 0
         self._limit_ns: int | None = None if autojump else 0
@@ -67,10 +74,16 @@ class VirtualClock:
         self._number = 0
         self._holds = 0
         self._looking = False
+        self._closed = False
         self._quiet = 0
         self._settling: list[asyncio.Future[None]] = []
         self._conditions: dict[asyncio.Future[None], Callable[[], bool]] = {}
         self.jumps = 0
+
+    def close(self) -> None:
+        """Stop looking and jumping; the loop may have another clock."""
+        self._closed = True
+        _RUNNING.pop(self._loop, None)
 
     # The Clock port.
 
@@ -175,6 +188,8 @@ class VirtualClock:
             self._loop.call_soon(self._look)
 
     def _look(self) -> None:
+        if self._closed:
+            return
         for future, condition in list(self._conditions.items()):
             if not future.done() and condition():
                 future.set_result(None)
