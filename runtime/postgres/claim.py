@@ -61,7 +61,7 @@ SELECT tenant, priority, limit_key, run_at <= $2 AND (
         ORDER BY e.run_at LIMIT 1
     ) END
 FROM limited
-"""
+"""  # noqa: S608
 
 # `able` locks the node's row against being declared dead, not against its beat: nothing can be
 # left running in the name of an incarnation whose executions were declared lost before.
@@ -140,7 +140,7 @@ def claim_statement(*, plain: bool, limited: bool, refused: bool) -> str:
     if refused:
         at = number + (4 if limited else 0) + 1
         unrefused = (
-            f" AND NOT EXISTS (SELECT FROM unnest(${at}::bigint[], ${at + 1}::integer[]) "  # noqa: S608
+            f" AND NOT EXISTS (SELECT FROM unnest(${at}::bigint[], ${at + 1}::integer[]) "
             "AS r(job_key, version) WHERE r.job_key = x.job_key AND r.version = x.version)"
         )
     parts = []

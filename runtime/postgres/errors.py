@@ -28,7 +28,7 @@ _REFUSALS: Final = (
 )
 # asyncpg tells of its own closed sessions by one class with a message; a wrong number of
 # arguments, which is our bug, is of that class too.
-_CLOSED: Final = ("closed", "closing", "another operation is in progress", "released")
+_CLOSED: Final = ("closed", "closing", "in progress", "released")
 
 
 class DatabaseRefusedError(TickwrightError):
@@ -41,7 +41,7 @@ class DatabaseRefusedError(TickwrightError):
 def unavailable(error: BaseException) -> UnavailableError | None:
     """The error to raise in place of `error` if the database is away; None for anything else."""
     away = isinstance(error, _AWAY) or (
-        isinstance(error, asyncpg.InterfaceError)
+        isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
         and not isinstance(error, asyncpg.DataError)
         and any(word in str(error) for word in _CLOSED)
     )

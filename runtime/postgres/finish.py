@@ -120,13 +120,13 @@ SELECT ARRAY(SELECT id FROM settled) AS accepted,
     ) AS followers
 """
 
-_GIVE_BACK: Final = """
+GIVE_BACK: Final = f"""
 WITH given AS MATERIALIZED (
     SELECT d.id, d.reason, e.*
     FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS d(id, token, reason)
     CROSS JOIN LATERAL (
         SELECT x.ctid AS at, x.tenant, x.limit_key FROM executions x
-        WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{finishable}
+        WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{_FINISHABLE}
         FOR UPDATE
     ) AS e
 ), settled AS (
@@ -134,9 +134,9 @@ WITH given AS MATERIALIZED (
         fencing_token = NULL, incarnation = NULL, started_at = NULL
     FROM given d WHERE e.ctid = d.at
     RETURNING d.*
-){freed}
+){_FREED}
 SELECT id FROM settled
-"""
+"""  # noqa: S608
 
 _CHECKPOINTS: Final = """
 SELECT w.id, c.value
@@ -186,7 +186,7 @@ async def give_back(pool: Pool, incarnation: int, given: Sequence[GiveBack]) -> 
         if not left:
             return
         rows = await pool.fetch(
-            _GIVE_BACK.format(finishable=_FINISHABLE, freed=_FREED),
+            GIVE_BACK,
             incarnation,
             [g.id for g in left],
             [g.fencing_token for g in left],

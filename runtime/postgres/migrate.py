@@ -140,9 +140,7 @@ async def _apply(connection: Session, migration: Migration) -> None:
             await connection.execute("SET LOCAL search_path TO public")
             await connection.execute(migration.sql)
             await connection.execute(_REMEMBER)
-            await connection.execute(
-                _RECORD, migration.number, migration.name, migration.checksum
-            )
+            await connection.execute(_RECORD, migration.number, migration.name, migration.checksum)
     except asyncpg.InsufficientPrivilegeError as error:
         user = await connection.fetchval("SELECT quote_ident(current_user)")
         database = await connection.fetchval("SELECT quote_ident(current_database())")

@@ -86,7 +86,7 @@ directed AS (
             ELSE 'overlap'
         END AS reason
     FROM queued q
-)"""
+)"""  # noqa: S608
 
 _ADDED: Final = """
 added AS (
@@ -144,7 +144,7 @@ rivals AS MATERIALIZED (
     RETURNING e.*
 ), displaced_kept AS (
     {into_history("displaced", state="'cancelled'", reason="'overlap'", finished_at="$1")}
-)"""
+)"""  # noqa: S608
 
 _TOLD: Final = """
 told AS (
@@ -169,7 +169,7 @@ def placing(kind: str, *, by_tenant: bool = False) -> str:
         tenant="tenant" if by_tenant else "NULL",
         group="GROUP BY tenant" if by_tenant else "",
     )
-    return ",".join((_DECIDED, _ADDED, _DISPLACED, told))
+    return f"{_DECIDED},{_ADDED},{_DISPLACED},{told}"
 
 
 async def retry_placing(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import asyncpg
 import msgspec
@@ -23,7 +23,12 @@ NODE_ROLE: Final = "tickwright_node"
 API_ROLE: Final = "tickwright_api"
 
 _TRIES: Final = 5
-_SAID: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+_SAID: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 _CONNECT_S: Final = 5.0
 # A little past the server's own timeout: it answers for a server that is gone without a word.
 _COMMAND_S: Final = 40.0
@@ -45,9 +50,16 @@ PINNED: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_material": "off",
+    "enable_sort": "off",
+    "enable_incremental_sort": "off",
 }
-"""What the node's sessions add: each hot statement is written so that index probes driven by
-its arrays are the only plan left, whatever the statistics of an emptying and filling table say."""
+"""What the node's sessions add: each hot statement is written so that index probes driven by its
+arrays are the only plan left, whatever the statistics of an emptying and filling table say. Where
+two indexes could serve a probe, an ORDER BY that only the right one gives decides (a sort that
+nothing can replace still happens)."""
+
+FRESH: Final = {"plan_cache_mode": "force_custom_plan"}
+"""What other sessions add: lists and forms are planned by the statistics of the moment."""
 
 
 class PoolHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +91,7 @@ class Pool:
         role: str | None = None,
         pinned: bool = False,
     ) -> None:
-        settings = {**LIMITS, **(PINNED if pinned else {}), "application_name": name}
+        settings = {**LIMITS, **(PINNED if pinned else FRESH), "application_name": name}
         if role is not None:
             settings["role"] = role
         self._options: dict[str, Any] = {
@@ -130,7 +142,7 @@ class Pool:
         except TimeoutError:
             pool.terminate()
 
-    async def __aenter__(self) -> Pool:
+    async def __aenter__(self) -> Self:
         await self.open(within_s=_CONNECT_S)
         return self
 
@@ -162,6 +174,11 @@ class Pool:
             except RACES as error:
                 if left == 1:
                     raise UnavailableError(f"others change the same rows: {error}") from error
+            except asyncpg.InternalClientError as error:
+                # The server's farewell has come, the end of the stream has not: nothing was sent.
+                session.terminate()
+                if left == 1:
+                    raise await self._noted(error, unavailable(error)) from error
             except _SAID as error:
                 raise await self._noted(error, unavailable(error)) from error
             else:

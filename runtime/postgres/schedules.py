@@ -48,20 +48,21 @@ LEFT JOIN LATERAL (
 ORDER BY k.ord
 """
 
-# `seen` locks the schedule rows in the order of their keys, as apply does; `moved` rests on its
-# proof. Whoever raises the epoch waits for `term`, and whoever raised it first leaves it empty.
+# `seen` locks the schedule rows in the order of their keys, as apply does, and behind `term`, which
+# it needs for each; `moved` rests on its proof. Whoever raises the epoch waits for `term`, and
+# whoever raised it first leaves it empty.
 _FIRE: Final = """
 WITH term AS MATERIALIZED (
     SELECT paused FROM leaderships WHERE number = $2 AND epoch = $3 FOR SHARE
 ), seen AS MATERIALIZED (
-    SELECT f.*, s.at, s.paused OR t.paused AS paused
+    SELECT f.*, s.at, s.paused
     FROM unnest($4::bigint[], $5::integer[], $6::timestamptz[], $7::timestamptz[],
             $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[])
         WITH ORDINALITY AS f(job_key, version, seen_cursor, seen_catchup, cursor, next_fire_at,
             catchup_from, catchup_until, number)
     CROSS JOIN term t
     CROSS JOIN LATERAL (
-        SELECT s.ctid AS at, s.paused FROM schedules s
+        SELECT s.ctid AS at, s.paused OR t.paused AS paused FROM schedules s
         WHERE s.job_key = f.job_key AND s.version = f.version AND s.cursor = f.seen_cursor
             AND s.catchup_from IS NOT DISTINCT FROM f.seen_catchup
         FOR UPDATE

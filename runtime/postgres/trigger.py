@@ -18,7 +18,8 @@ Answer = Triggered | NotFoundError | KeyReusedError
 
 _TRIES: Final = 5
 
-# jobs_name, or the primary key. What is named by no job here finds nothing, and is told so.
+# jobs_name (which alone is in that order; jobs_newest would serve the tenant, and then read all
+# of it), or the primary key. What is named by no job here finds nothing, and is told so.
 _NAMED: Final = """
 WITH named AS MATERIALIZED (
     SELECT r.ord, nextval('execution_ids') AS id, j.job_key, j.version, j.tenant, j.job_id,
@@ -27,9 +28,12 @@ WITH named AS MATERIALIZED (
             $7::boolean[]{key_arrays})
         WITH ORDINALITY AS r(tenant, job_id, job_key, input, run_at, gated{key_names}, ord)
     CROSS JOIN LATERAL (
-        SELECT a.job_key, a.version, a.tenant, a.job_id FROM jobs a
-        WHERE r.job_key IS NULL AND a.tenant = r.tenant AND a.job_id = r.job_id
-            AND a.deleted_at IS NULL
+        (
+            SELECT a.job_key, a.version, a.tenant, a.job_id FROM jobs a
+            WHERE r.job_key IS NULL AND a.tenant = r.tenant
+                AND a.job_id BETWEEN r.job_id AND r.job_id AND a.deleted_at IS NULL
+            ORDER BY a.job_id LIMIT 1
+        )
         UNION ALL
         SELECT b.job_key, b.version, b.tenant, b.job_id FROM jobs b
         WHERE b.job_key = r.job_key AND b.tenant = r.tenant AND b.deleted_at IS NULL
@@ -37,24 +41,26 @@ WITH named AS MATERIALIZED (
 ), """
 
 # A key in use is in `known`. One that another session is just inserting makes `fresh` wait, and
-# then come back without it: that request is told `raced`, and is asked again.
+# then come back without it: that request is told `raced`, and is asked again; so is the second
+# of two in one batch.
 _KEYS: Final = """known AS MATERIALIZED (
     SELECT n.id, n.ord, n.job_key, k.body_hash, k.answer
     FROM named n
     CROSS JOIN LATERAL (
         SELECT i.body_hash, i.answer FROM idempotency_keys i
-        WHERE i.tenant = n.tenant AND i.scope = n.scope AND i.key = n.key AND i.expires_at > $1
+        WHERE i.tenant = n.tenant AND i.scope = n.scope AND i.key = n.key
+            AND (i.expires_at > $1) IS TRUE  -- not by idempotency_keys_expiry
         LIMIT 1
     ) AS k
     WHERE n.key IS NOT NULL
 ), fresh AS (
     INSERT INTO idempotency_keys AS k (tenant, scope, key, body_hash, answer, expires_at)
-    SELECT n.tenant, n.scope, n.key, n.body_hash,
+    SELECT DISTINCT ON (n.tenant, n.scope, n.key) n.tenant, n.scope, n.key, n.body_hash,
         jsonb_build_object('id', n.id, 'created_at', $1::timestamptz),
         $1 + interval '24 hours'
     FROM named n
     WHERE n.key IS NOT NULL AND (n.id IN (SELECT id FROM known)) IS NOT TRUE
-    ORDER BY n.tenant, n.scope, n.key
+    ORDER BY n.tenant, n.scope, n.key, n.ord
     ON CONFLICT (tenant, scope, key) DO UPDATE SET
         body_hash = excluded.body_hash, answer = excluded.answer, expires_at = excluded.expires_at
     WHERE k.expires_at <= $1
@@ -78,6 +84,8 @@ SELECT ord, id, $1::timestamptz AS created_at, job_key, state, pool, NULL::bytea
 FROM placed
 """
 
+_ONLY_FRESH: Final = "WHERE n.key IS NULL OR (n.id IN (SELECT id FROM fresh)) IS TRUE"
+
 _ANSWERED: Final = """
 UNION ALL
 SELECT ord, (answer ->> 'id')::bigint, (answer ->> 'created_at')::timestamptz, job_key, NULL, NULL,
@@ -94,22 +102,17 @@ WHERE key IS NOT NULL AND (id IN (SELECT id FROM fresh)) IS NOT TRUE
 @lru_cache
 def trigger_statement(*, keyed: bool) -> str:
     """The statement for a batch; what has no idempotency key does not pay for one."""
-    return (
-        _NAMED.format(
-            keys="r.key, 'trigger ' || j.job_id AS scope, r.body_hash" if keyed else "NULL AS key",
-            key_arrays=", $8::text[], $9::bytea[]" if keyed else "",
-            key_names=", key, body_hash" if keyed else "",
-        )
-        + (_KEYS if keyed else "")
-        + _PLACE.format(
-            version_columns=VERSION_COLUMNS,
-            only_fresh=(
-                "WHERE n.key IS NULL OR (n.id IN (SELECT id FROM fresh)) IS TRUE" if keyed else ""
-            ),
-            placing=placing("triggered", by_tenant=True),
-        )
-        + (_ANSWERED if keyed else "")
+    named = _NAMED.format(
+        keys="r.key, 'trigger ' || j.job_id AS scope, r.body_hash" if keyed else "NULL AS key",
+        key_arrays=", $8::text[], $9::bytea[]" if keyed else "",
+        key_names=", key, body_hash" if keyed else "",
     )
+    place = _PLACE.format(
+        version_columns=VERSION_COLUMNS,
+        only_fresh=_ONLY_FRESH if keyed else "",
+        placing=placing("triggered", by_tenant=True),
+    )
+    return f"{named}{_KEYS}{place}{_ANSWERED}" if keyed else f"{named}{place}"
 
 
 async def trigger(
@@ -123,39 +126,16 @@ async def trigger(
     answers: dict[int, Answer] = {}
     waiting = list(range(len(requests)))
     for _ in range(_TRIES):
-        batch, later = _without_twins(requests, waiting)
-        if not batch:
-            return [answers[number] for number in range(len(requests))]
-        chosen = [requests[number] for number in batch]
-        raced = []
-        rows = {row["ord"]: row for row in await _run(through, chosen, now)}
-        for ord_, number in enumerate(batch, 1):
-            row = rows.get(ord_)
-            if row is not None and row["what"] == "raced":
-                raced.append(number)
-            else:
+        rows = await _run(through, [requests[number] for number in waiting], now)
+        told = {waiting[row["ord"] - 1]: row for row in rows}
+        for number in waiting:
+            row = told.get(number)
+            if row is None or row["what"] != "raced":
                 answers[number] = _answer(requests[number], row)
-        waiting = [*raced, *later]
+        waiting = [number for number in waiting if number not in answers]
+        if not waiting:
+            return [answers[number] for number in range(len(requests))]
     raise UnavailableError("others use the same idempotency keys all the time: try again")
-
-
-def _without_twins(
-    requests: Sequence[TriggerRequest], waiting: Sequence[int]
-) -> tuple[list[int], list[int]]:
-    """Part what may go in one statement from what repeats a key in it, and so comes after."""
-    seen: set[tuple[str, str | int | None, str]] = set()
-    now, later = [], []
-    for number in waiting:
-        request = requests[number]
-        if request.key is not None:
-            # A job named both ways in one batch may slip through; its statement then fails.
-            name = (request.tenant, request.job_id or request.job_key, request.key)
-            if name in seen:
-                later.append(number)
-                continue
-            seen.add(name)
-        now.append(number)
-    return now, later
 
 
 async def _run(
