@@ -14,6 +14,7 @@ import msgspec
 
 from protocols.ports.store import NodeInfo, Pulse
 from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.partitions import make_days
 from runtime.postgres.pool import Pool
 
 LOST_AT_ONCE: Final = 10_000
@@ -148,10 +149,14 @@ async def sample_clock(pool: Pool) -> datetime:
 
 
 async def join(pool: Pool, node: NodeInfo, *, now: datetime, alone: bool) -> int:
-    """Enter a new incarnation; with `alone`, all earlier ones are dead before it exists."""
+    """Enter a new incarnation; with `alone`, all earlier ones are dead before it exists.
+
+    The days that it will write into are made first.
+    """
     if alone:
         while await _end(pool, silent_s=None, now=now):
             pass
+    await make_days(pool, now=now)
     pools = msgspec.json.encode(node.pools).decode()
     (row,) = await pool.fetch(
         _JOIN, node.name, node.url, node.pid, node.host, node.version, node.level, pools, now

@@ -18,6 +18,7 @@ CREATE INDEX nodes_open ON nodes (incarnation) WHERE ended_at IS NULL;
 ALTER TABLE nodes SET (fillfactor = 50);
 
 CREATE INDEX once_keys_expiry ON once_keys (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX once_keys_open ON once_keys (execution) WHERE expires_at IS NULL;
 CREATE INDEX checkpoints_saved ON checkpoints (saved_at) WHERE execution <> 0;
 
 -- Runs of skipped instants are looked for by their jobs.
