@@ -38,6 +38,7 @@ from runtime.postgres.operations.session import Connection, transact
 from runtime.postgres.store import PostgresStore
 from runtime.settings import Settings
 from runtime.token import load_or_make_token
+from runtime.zones import use_pinned_zones
 
 log = structlog.get_logger("tickwright.node")
 
@@ -208,6 +209,7 @@ async def open_node(
         InvalidFileError: The job files are wrong; nothing was started.
         TickwrightError: The database, the port or the data directory cannot be had.
     """
+    use_pinned_zones()
     files = load_files(jobs) if jobs else None
     with _bind(settings) as listening:
         url = _url(listening)
@@ -224,7 +226,7 @@ async def open_node(
                 )
             async with anyio.create_task_group() as group:
                 group.start_soon(node.keep_time, name="clock")
-                await group.start(node.live, functions or {}, name="node")
+                await group.start(node.live, {} if functions is None else functions, name="node")
                 server = ApiServer(node, listening)
                 await group.start(server.run, name="api")
                 try:

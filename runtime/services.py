@@ -1,6 +1,6 @@
 """What the HTTP API and an embedding program may use of a running node."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from protocols.ports.hints import Hints
@@ -25,8 +25,27 @@ class Services(Protocol):
     api: Pool
     """Connections of the role that sees one tenant at a time."""
     keeping: Pool
-    hints: Hints
-    incarnation: int
-    executors: Mapping[str, HostExecutor]
-    system: ActorSystem
-    shut_down: Callable[[], None]
+
+    @property
+    def hints(self) -> Hints:
+        """Where hints are sent, once what they tell of is durable."""
+        ...
+
+    @property
+    def incarnation(self) -> int:
+        """This life's number in the books."""
+        ...
+
+    @property
+    def executors(self) -> Mapping[str, HostExecutor]:
+        """By pool."""
+        ...
+
+    @property
+    def system(self) -> ActorSystem:
+        """The living actors."""
+        ...
+
+    def shut_down(self) -> None:
+        """Begin to end."""
+        ...

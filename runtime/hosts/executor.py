@@ -85,7 +85,9 @@ class HostExecutor:
             guardian=guardian, reserve=reserve, settings=settings, desk=self
         )
         self._http = HttpRunner(settings=settings, desk=self)
-        self._inline = InlineRunner(settings=settings, desk=self, functions=functions or {})
+        self._inline = InlineRunner(
+            settings=settings, desk=self, functions=functions if functions is not None else {}
+        )
 
     async def run(self) -> None:
         """Own the tasks that run in the node itself, until cancelled."""

@@ -1,0 +1,1 @@
+"""Tickwright from Python: jobs as functions, and a node inside one's own program."""

@@ -1,0 +1,242 @@
+"""`Runtime`: a whole node inside a program of one's own.
+
+async with Runtime.embedded() as rt:
+    await rt.apply(refresh)
+    execution = await rt.trigger("refresh", input={"day": 3})
+    await execution.wait()
+"""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import msgspec
+
+from protocols.actor import Actor, Props, Ref
+from protocols.errors import InvalidError, Problem, TickwrightError
+from protocols.ids import execution_id
+from protocols.messages import EventsAppended, JobsFinished, Ready, SchedulesChanged
+from protocols.ports.store import Triggered, TriggerRequest
+from protocols.views import Applied
+from runtime.apply import apply_files
+from runtime.files.callables import look_up, resolved
+from runtime.files.load import load_files
+from runtime.node import Node, open_node
+from runtime.postgres.definitions.apply import apply
+from runtime.postgres.events import LoggedEvent, end_of_events, read_events
+from runtime.postgres.operations.session import Connection, transact
+from runtime.python.execution import Execution
+from runtime.python.jobs import JobFunction
+from runtime.settings import Settings, load_settings
+
+SOURCE: Final = "python"
+_READ: Final = 500
+_LOOK_S: Final = 0.1
+
+
+class Runtime:
+    """A node in this program; made by `embedded` or `from_config`, run by `async with`."""
+
+    def __init__(self, settings: Settings, *, tenant: str = "default") -> None:
+        self.settings = settings
+        self.tenant = tenant
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._node: Node | None = None
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    def embedded(
+        cls, data_dir: str | Path | None = None, *, tenant: str = "default", **options: Any
+    ) -> Self:
+        """A node on an embedded PostgreSQL; its API is on a free port unless `port=` names one.
+
+        `options` are settings by their path with two underscores: `pools__default__slots=8`.
+
+        Raises:
+            SettingsError: One of them is unknown or wrong.
+        """
+        given = {name.replace("__", "."): value for name, value in options.items()}
+        given = {"api.port": given.pop("port", 0), "data_dir": data_dir, **given}
+        named = {key: str(v) if isinstance(v, Path) else v for key, v in given.items()}
+        return cls(
+            load_settings(config=None, environment={}, options=named, cwd=Path.cwd()),
+            tenant=tenant,
+        )
+
+    @classmethod
+    def from_config(cls, config: str | Path, *, tenant: str = "default") -> Self:
+        """A node with the settings of a file and of the environment.
+
+        Raises:
+            SettingsError: One of them is unknown or wrong.
+        """
+        settings = load_settings(
+            config=Path(config), environment=os.environ, options={}, cwd=Path.cwd()
+        )
+        return cls(settings, tenant=tenant)
+
+    @property
+    def node(self) -> Node:
+        """The running node.
+
+        Raises:
+            TickwrightError: It does not run.
+        """
+        if self._node is None:
+            raise TickwrightError("the runtime does not run: use `async with`")
+        return self._node
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP API is."""
+        return self.node.url
+
+    async def __aenter__(self) -> Self:
+        opened = open_node(self.settings, functions=self._functions)
+        self._node = await self._stack.enter_async_context(opened)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._node = None
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def apply(self, *things: JobFunction[..., Any] | str | Path) -> Applied:
+        """Apply functions and job files, as `runtime apply` does; nothing is pruned.
+
+        Raises:
+            InvalidError: A function's fields are wrong.
+            InvalidFileError: A file is wrong.
+            ConflictError: A job belongs to another source.
+        """
+        node = self.node
+        functions = [thing for thing in things if isinstance(thing, JobFunction)]
+        paths = [Path(thing) for thing in things if not isinstance(thing, JobFunction)]
+        answers = []
+        if paths:
+            done = await apply_files(
+                node.api,
+                load_files(paths),
+                cwd=self.settings.tasks_cwd,
+                now=node.clock.now(),
+                who="python",
+            )
+            answers += list(done.values())
+        if functions:
+            answers.append(await self._apply_functions(functions))
+        node.hints.send(SchedulesChanged())
+        return _together(answers)
+
+    async def _apply_functions(self, functions: list[JobFunction[..., Any]]) -> Applied:
+        node = self.node
+        specs = [function.spec(self.tenant) for function in functions]
+        away = [function.target for function in functions if not function.inline]
+        found = await look_up(away, cwd=self.settings.tasks_cwd)
+        missing = [
+            Problem(
+                ("jobs", i, "python"), f"{f.target} cannot be imported: {found[f.target].error}"
+            )
+            for i, f in enumerate(functions)
+            if not f.inline and found[f.target].isolation is None
+        ]
+        if missing:
+            raise InvalidError(tuple(missing))
+        specs = [resolved(spec, found) for spec in specs]
+        self._functions.update({f.target: f.function for f in functions if f.inline})
+        digest = hashlib.sha256(msgspec.json.encode(specs)).digest()
+
+        async def work(conn: Connection) -> Applied:
+            return await apply(
+                conn,
+                tenant=self.tenant,
+                source=SOURCE,
+                jobs=specs,
+                calendars={},
+                content_hash=digest,
+                now=node.clock.now(),
+                who="python",
+            )
+
+        return await transact(node.api, self.tenant, work)
+
+    async def trigger(
+        self,
+        job_id: str,
+        *,
+        input: Any = None,  # noqa: A002 - the field's name everywhere
+        key: str | None = None,
+        at: datetime | None = None,
+        with_dependencies: bool = False,
+    ) -> Execution:
+        """Run a job once, now or `at` an aware instant; durable when this returns.
+
+        Raises:
+            NotFoundError: There is no such job.
+            KeyReusedError: The idempotency key `key` was used with another input.
+            UnavailableError: The database cannot be reached; nothing was acknowledged.
+        """
+        given = None if input is None else msgspec.json.encode(input)
+        body = hashlib.sha256(msgspec.json.encode((job_id, input, at, with_dependencies))).digest()
+        request = TriggerRequest(
+            tenant=self.tenant,
+            job_id=job_id,
+            input=given,
+            run_at=at,
+            with_dependencies=with_dependencies,
+            key=key,
+            body_hash=body,
+        )
+        (answer,) = await self.node.store.trigger([request], now=self.node.clock.now())
+        if not isinstance(answer, Triggered):
+            raise answer
+        if answer.state == "blocked":
+            self.node.hints.send(JobsFinished((answer.job_key,)))
+        elif answer.pool is not None:
+            self.node.hints.send(Ready(answer.pool))
+        return Execution(self.node, self.tenant, execution_id(answer.id, answer.created_at))
+
+    async def emit(self, event: str, payload: Any = None, *, key: str | None = None) -> None:
+        """Emit an event, which triggers the jobs that are `on` it; durable when this returns."""
+        node = self.node
+        given = None if payload is None else msgspec.json.encode(payload)
+        await node.store.emit(self.tenant, event, given, now=node.clock.now(), key=key)
+        node.hints.send(EventsAppended())
+
+    def spawn(
+        self, actor: Props | Callable[[], Actor] | type[Actor], *, name: str | None = None
+    ) -> Ref:
+        """Start an actor of one's own, supervised like every actor of ours."""
+        return self.node.system.spawn(actor, name=name)
+
+    async def subscribe(self) -> AsyncIterator[LoggedEvent]:
+        """What happens from now on, in order and without a gap.
+
+        It reads the event log, so it ends at nothing: leave the loop when you have seen enough.
+        """
+        place = await end_of_events(self.node.keeping)
+        while True:
+            events = await read_events(self.node.keeping, after=place, limit=_READ)
+            for event in events:
+                place = event.place
+                if event.tenant in (None, self.tenant):
+                    yield event
+            if len(events) < _READ:
+                await anyio.sleep(_LOOK_S)
+
+
+def _together(answers: list[Applied]) -> Applied:
+    merged: Mapping[str, list[Any]] = {
+        field: sorted((item for one in answers for item in getattr(one, field)), key=str)
+        for field in Applied.__struct_fields__
+    }
+    return Applied(**{field: tuple(items) for field, items in merged.items()})
