@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-import anyio.abc
 import httpx
 import msgspec
 
 from protocols.jobs import HttpExpect, HttpTask
 from protocols.ports.executor import OutcomeState, Output
+from runtime.hosts.owned import OwnedTasks
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.work import ENDED_AS, Desk, Work
 
@@ -25,29 +25,23 @@ class HttpRunner:
     def __init__(self, *, settings: HostSettings, desk: Desk) -> None:
         self._settings = settings
         self._desk = desk
-        self._group: anyio.abc.TaskGroup | None = None
+        self._tasks = OwnedTasks(self._attempt)
         self._client: httpx.AsyncClient | None = None
         self._scopes: dict[int, anyio.CancelScope] = {}
 
     async def run(self) -> None:
         """Own the requests under way, until cancelled."""
-        async with anyio.create_task_group() as group:
-            self._group = group
-            try:
-                await anyio.sleep_forever()
-            finally:
-                self._group = None
-                with anyio.CancelScope(shield=True):
-                    await self.close()
+        try:
+            await self._tasks.run()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.close()
 
     def start(self, works: list[Work]) -> None:
         """Send these."""
         for work in works:
-            if self._group is None:
-                self._desk.finish(work, "unstarted", error="the executor does not run")
-            else:
-                self._scopes[work.token] = anyio.CancelScope()
-                self._group.start_soon(self._attempt, work)
+            self._scopes[work.token] = anyio.CancelScope()
+            self._tasks.start(work)
 
     def begun_ns(self, work: Work) -> int:
         """When the request was begun."""
@@ -56,7 +50,11 @@ class HttpRunner:
     def end(self, work: Work) -> None:
         """Drop the connection."""
         scope = self._scopes.get(work.token)
-        if scope is not None:
+        if self._tasks.withdraw(work):
+            del self._scopes[work.token]
+            state = "unstarted" if work.reason == "shutdown" else ENDED_AS[work.reason or "cancel"]
+            self._desk.finish(work, state, error=work.why())
+        elif scope is not None:
             scope.cancel()
 
     async def close(self) -> None:

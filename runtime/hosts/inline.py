@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import anyio
-import anyio.abc
 
 from protocols.jobs import PythonTask
 from protocols.ports.executor import OutcomeState
@@ -23,6 +22,7 @@ from runtime.hosts.child.calls import (
 )
 from runtime.hosts.child.capture import LogLines, current
 from runtime.hosts.child.contexts import SyncContext, TaskContext
+from runtime.hosts.owned import OwnedTasks
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import SUCCEEDED, Run, Spec
 from runtime.hosts.work import ENDED_AS, Desk, Work, output_of
@@ -45,7 +45,7 @@ class InlineRunner:
         self._settings = settings
         self._desk = desk
         self._functions = functions
-        self._group: anyio.abc.TaskGroup | None = None
+        self._tasks = OwnedTasks(self._attempt)
         self._loop = asyncio.get_running_loop()
         self._scopes: dict[int, anyio.CancelScope] = {}
         self._attempts: dict[int, Attempt] = {}
@@ -56,29 +56,19 @@ class InlineRunner:
     async def run(self) -> None:
         """Own the functions under way, until cancelled."""
         with LogLines():
-            async with anyio.create_task_group() as group:
-                self._group = group
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    self._group = None
+            await self._tasks.run()
 
     def start(self, works: list[Work]) -> None:
         """Call these."""
         for work in works:
-            if self._group is None:
-                self._desk.finish(work, "unstarted", error="the executor does not run")
-                continue
             task = work.assignment.task
             assert isinstance(task, PythonTask)
             if task.target not in self._functions:
-                self._desk.finish(
-                    work, "unstarted", unimportable=True,
-                    error=f"this program has no function {task.target!r}",
-                )  # fmt: skip
+                error = f"this program has no function {task.target!r}"
+                self._desk.finish(work, "unstarted", unimportable=True, error=error)
                 continue
             self._scopes[work.token] = anyio.CancelScope()
-            self._group.start_soon(self._attempt, work, task)
+            self._tasks.start(work)
 
     def begun_ns(self, work: Work) -> int:
         """When the function was called."""
@@ -86,6 +76,11 @@ class InlineRunner:
 
     def end(self, work: Work) -> None:
         """Set `ctx.cancelled` and cancel at the next await."""
+        if self._tasks.withdraw(work):
+            del self._scopes[work.token]
+            state = "unstarted" if work.reason == "shutdown" else ENDED_AS[work.reason or "cancel"]
+            self._desk.finish(work, state, error=work.why())
+            return
         attempt, scope = self._attempts.get(work.token), self._scopes.get(work.token)
         if attempt is not None:
             attempt.cancelled = True
@@ -121,8 +116,9 @@ class InlineRunner:
         self._futures[self._asked] = future
         self._desk.ask(work, self, self._asked, kind, value)
 
-    async def _attempt(self, work: Work, task: PythonTask) -> None:
-        given = work.assignment
+    async def _attempt(self, work: Work) -> None:
+        given, task = work.assignment, work.assignment.task
+        assert isinstance(task, PythonTask)
         spec = Spec(0, given.tenant, given.job_id, task.target, task.args, task.kwargs)
         run = Run(
             work.token, 0, given.execution_id, given.attempt, given.scheduled_for_ns,
@@ -172,7 +168,8 @@ class InlineRunner:
         def call() -> Any:
             return context.run(target.function, *arguments, **spec.kwargs)
 
-        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        # Not abandoned when cancelled: an attempt has not ended before its thread has.
+        return await anyio.to_thread.run_sync(call)
 
     def _abandon(self, work: Work) -> None:
         if work.token in self._works:

@@ -102,7 +102,10 @@ class LogLines(logging.Handler):
 
     def __enter__(self) -> Self:
         _task_log.addHandler(self)
+        self._level_before = _task_log.level
+        _task_log.setLevel(logging.INFO)
         return self
 
     def __exit__(self, *_: object) -> None:
         _task_log.removeHandler(self)
+        _task_log.setLevel(self._level_before)

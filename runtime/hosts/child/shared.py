@@ -212,7 +212,12 @@ class SharedHost:
         def call() -> Any:
             return context.run(target.function, *arguments, **spec.kwargs)
 
-        return await self._loop.run_in_executor(self._threads, call)
+        running = asyncio.wrap_future(self._threads.submit(call))
+        while not running.done():
+            # A thread cannot be cancelled, and an attempt has not ended before its thread has.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        return running.result()
 
     def _load(self, number: int) -> Target:
         target = self._targets[number] = load(self._specs[number].target)

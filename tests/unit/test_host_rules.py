@@ -1,0 +1,159 @@
+"""The rules under the hosts that need no process: frames, bounds, environment, deadlines."""
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.jobs import CommandTask
+from protocols.ports.executor import Assignment
+from runtime.hosts import processes
+from runtime.hosts.command import last_line
+from runtime.hosts.deadlines import Deadlines
+from runtime.hosts.environment import (
+    TASK_VARIABLES,
+    VARIABLE_BYTES_MAX,
+    base_environment,
+    task_values,
+)
+from runtime.hosts.frames import FRAME_BYTES_MAX, HEADER, FrameBuffer, FrameError, frame
+from runtime.hosts.output import BoundedOutput
+from runtime.hosts.work import Work
+
+
+@given(st.lists(st.binary(max_size=50)), st.lists(st.integers(1, 40), min_size=1))
+def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(bodies, sizes):
+    stream = b"".join(frame(body) for body in bodies)
+    buffer, found, at, turn = FrameBuffer(), [], 0, 0
+    while at < len(stream):
+        size = sizes[turn % len(sizes)]
+        found += buffer.feed(stream[at : at + size])
+        at, turn = at + size, turn + 1
+    assert found == bodies
+
+
+def test_a_length_that_no_peer_sends_is_refused():
+    with pytest.raises(FrameError):
+        FrameBuffer().feed(HEADER.pack(FRAME_BYTES_MAX + 1))
+
+
+@given(st.lists(st.binary(max_size=60), max_size=60), st.integers(2, 64))
+def test_output_keeps_both_ends_and_counts_the_rest(pieces, most):
+    output = BoundedOutput(most)
+    for piece in pieces:
+        output.write(piece)
+    whole = b"".join(pieces)
+    head, tail, omitted = output.parts()
+    assert len(output) == len(whole) == len(head) + len(tail) + omitted
+    assert whole.startswith(head)
+    assert whole.endswith(tail)
+    assert len(head) <= most // 2
+    assert len(tail) <= most // 2
+    assert omitted == max(0, len(whole) - 2 * (most // 2))
+
+
+def test_many_small_prints_cost_no_more_than_their_bound():
+    output = BoundedOutput(1024)
+    for _ in range(100_000):
+        output.write(b"x")
+    assert len(output._tail) <= 1025
+    assert output.parts() == (b"x" * 512, b"x" * 512, 100_000 - 1024)
+
+
+def test_only_the_allow_list_is_taken_and_the_interpreter_comes_first(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/venv/bin/python")
+    seen = base_environment({"PATH": "/bin:/venv/bin", "HOME": "/root", "SECRET": "x"})
+    assert seen == {"PATH": "/venv/bin:/bin", "HOME": "/root"}
+    assert base_environment({})["PATH"].startswith("/venv/bin:")
+
+
+def values(**fields):
+    given = {
+        "execution_id": "e", "token": 1, "tenant": "t", "job_id": "j", "attempt": 1,
+        "scheduled_for_ns": 0, "url": "u", "given": None, "checkpoint": None,
+    }  # fmt: skip
+    return task_values(**{**given, **fields})
+
+
+def test_what_is_too_large_for_a_variable_goes_into_a_file():
+    edge, over = b"1" * VARIABLE_BYTES_MAX, b"1" * (VARIABLE_BYTES_MAX + 1)
+    variables, files = values(given=edge, checkpoint=over)
+    assert variables["RUNTIME_INPUT"] == edge.decode()
+    assert files == {"RUNTIME_CHECKPOINT_FILE": over}
+    assert "RUNTIME_CHECKPOINT" not in variables
+
+
+def test_every_variable_of_a_task_is_known_to_be_one():
+    variables, files = values(given=b"1" * 200_000, checkpoint=b"1" * 200_000)
+    more, _ = values(given=b"1", checkpoint=b"2")
+    assert variables.keys() | files.keys() | more.keys() <= TASK_VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("printed", "line"),
+    [
+        (b"", ""),
+        (b"\n\n", ""),
+        (b"one\ntwo\n\n", "two"),
+        (b"one\r\ntwo\xff", "two\ufffd"),
+        (b"x" * 9000, "x" * 300),
+    ],
+)
+def test_the_last_line_that_says_anything(printed, line):
+    assert last_line(printed) == line
+
+
+def test_a_process_knows_itself_by_more_than_its_number():
+    import os
+
+    assert processes.started(os.getpid())
+    assert processes.started(2**22 + 1) == ""
+    assert os.getpid() in {row.pid for row in processes.table()}
+    assert os.getpid() not in processes.family(os.getpid(), None)
+
+
+def work(token: int, timeout_s: float) -> Work:
+    assignment = Assignment(
+        id=token, execution_id="e", tenant="t", job_id="j", version=1, attempt=1,
+        fencing_token=token, scheduled_for_ns=0, task=CommandTask(shell=":"), timeout_s=timeout_s,
+    )  # fmt: skip
+    return Work(assignment, None)
+
+
+@pytest.mark.asyncio
+async def test_deadlines_come_in_order_and_only_for_what_is_left():
+    loop = asyncio.get_running_loop()
+    due, over = [], asyncio.Event()
+
+    def on_due(one: Work, now: float) -> None:
+        due.append(one.token)
+        if one.token == 4:
+            over.set()
+
+    deadlines = Deadlines(on_due)
+    works = [work(token, timeout_s) for token, timeout_s in enumerate([0.03, 0.01, 0.01, 0.02])]
+    now = loop.time()
+    for one in works:
+        deadlines.add(one, one.assignment.timeout_s, now)
+    deadlines.discard(works[2])
+    last = work(4, 0.04)
+    deadlines.add(last, 0.04, now)
+    await over.wait()
+    assert due == [1, 3, 0, 4]
+    assert loop.time() >= now + 0.04
+    deadlines.close()
+
+
+@pytest.mark.asyncio
+async def test_deadlines_of_very_many_cost_little_and_are_forgotten():
+    deadlines = Deadlines(lambda *_: None)
+    begin = time.process_time()
+    for token in range(50_000):
+        one = work(token, 3600.0)
+        deadlines.add(one, 3600.0, 0.0)
+        deadlines.discard(one)
+    assert time.process_time() - begin < 30
+    assert sum(len(lane) for lane in deadlines._lanes.values()) == 0
+    deadlines.close()
