@@ -48,7 +48,6 @@ class ActorSystem:
 
     ref_class: type[LocalRef] = LocalRef
     family_class: type[Family] = Family
-    deadlines_class: type[Deadlines] = Deadlines
     nursery_class: type[Nursery] = Nursery
     slice_ns = SLICE_NS
 
@@ -64,7 +63,7 @@ class ActorSystem:
         self.loop = asyncio.get_running_loop()
         self.clock: Clock = clock if clock is not None else LocalClock()
         self.timers: Timers = timers if timers is not None else LoopTimers()
-        self.deadlines = self.deadlines_class(self.timers)
+        self.deadlines = Deadlines(self.timers)
         self.dead_letters = DeadLetters(self.clock)
         self.registry = Registry()
         self.nursery = self.nursery_class()

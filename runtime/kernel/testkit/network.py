@@ -23,17 +23,19 @@ AS_IT_IS = (0.0,)
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """One message on its way; actors are named `node:/path`."""
+    """One message on its way; actors are named `node:/path`, the test itself None."""
 
     source: str | None
-    target: str
+    target: str | None
     message: Any
     kind: Literal["tell", "put", "ask", "answer"]
 
     @property
     def between_nodes(self) -> bool:
-        """Whether it leaves its node; what the test itself sends does not."""
-        return self.source is not None and self.source.split(":")[0] != self.target.split(":")[0]
+        """Whether it leaves its node; what the test itself sends or is answered does not."""
+        if self.source is None or self.target is None:
+            return False
+        return self.source.split(":")[0] != self.target.split(":")[0]
 
 
 Plan = Callable[[Parcel], Sequence[float]]
@@ -143,7 +145,7 @@ class NetworkRef(LocalRef):
 
         answer = Parcel(
             source=self.address,
-            target=source or "test:/",
+            target=source,
             message=error if error is not None else inner.result(),
             kind="answer",
         )

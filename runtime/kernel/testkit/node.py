@@ -20,13 +20,22 @@ FOREVER_NS = 1 << 62
 
 
 class ExactDeadlines(Deadlines):
-    """A timer for each ask: exact, and gone with its answer, so that time never jumps to it."""
+    """A timer for each ask, on its asker's node: exact, and gone with its answer.
 
-    __slots__ = ()
+    Gone, so that time never jumps to it; the asker's, since a paused target stops no asker.
+    """
+
+    __slots__ = ("_system",)
+
+    def __init__(self, system: "TestSystem") -> None:
+        super().__init__(system.time)
+        self._system = system
 
     def add(self, ask: Ask, deadline_s: float) -> None:
         """End `ask` with AskTimeout, `deadline_s` from now."""
-        ask.bucket = self._timers.call_later(deadline_s, self._over, ask)
+        asker = self._system.peers.get((SENDER.get() or "").split(":")[0])
+        timers = self._system.network.clock if asker is None else asker.time
+        ask.bucket = timers.call_later(deadline_s, self._over, ask)
         ask.future.add_done_callback(lambda _: ask.bucket.cancel())
 
     @staticmethod
@@ -58,7 +67,6 @@ class TestSystem(ActorSystem):
     __test__ = False
 
     ref_class = NetworkRef
-    deadlines_class = ExactDeadlines
     nursery_class = NamedNursery
     slice_ns = FOREVER_NS  # real time must not decide who runs next
 
@@ -78,6 +86,7 @@ class TestSystem(ActorSystem):
         self.network = network
         self.peers = peers
         super().__init__(tree=tree, clock=time, timers=time, seed=seed, on_failure=on_failure)
+        self.deadlines = ExactDeadlines(self)
 
     def pause(self) -> None:
         """Stop the node as SIGSTOP would: no timer fires, no message arrives, until `resume`."""
