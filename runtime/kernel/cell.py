@@ -11,8 +11,8 @@ from typing import Any
 
 from protocols.actor import Actor, ActorDead, ActorFailed
 from runtime.kernel.context import CellContext
-from runtime.kernel.items import Ask, Death, Item, Outcome, Slot, Tick
-from runtime.kernel.mailbox import bare
+from runtime.kernel.dead_letters import describe_error
+from runtime.kernel.items import Ask, Death, Item, Outcome, Slot, Tick, bare, stashable
 from runtime.kernel.vitals import Vitals
 
 TURN_MESSAGES = 128
@@ -83,7 +83,7 @@ class Cell(Vitals):
             elif self.urgent:
                 item = self.urgent.popleft()
             elif self.normal:
-                item = self.normal.popleft()
+                item = self.current = self.normal.popleft()
                 if self.putters is not None:
                     self.admit()
             else:
@@ -129,8 +129,7 @@ class Cell(Vitals):
             if item.period_s is None and self.ticks is not None:
                 self.ticks.pop(item, None)
         elif isinstance(item, Slot):
-            assert self.slots is not None
-            del self.slots[item.key]
+            self.forget_slot(item)
         elif isinstance(item, Death):
             if self.watching is None or item.cell not in self.watching:
                 return False
@@ -165,7 +164,7 @@ class Cell(Vitals):
             return
         self._unstash(item)
         if isinstance(item, Ask):
-            failed = ActorFailed(f"{self.path} failed on it: {type(error).__name__}: {error}")
+            failed = ActorFailed(f"{self.path} failed on it: {describe_error(error)}")
             failed.__cause__ = error
             self.bury(item, "crashed", failed)
         else:
@@ -174,7 +173,8 @@ class Cell(Vitals):
             self.remember_crash(bare(item), self.now_s())
 
     def _unstash(self, item: Any) -> None:
-        if self.stashed and self.stashed[-1] is item:
+        """Take the message in hand out of the stash again, if it put itself there."""
+        if self.kept and self.stashed and self.stashed[-1] is stashable(item):
             self.stashed.pop()
 
     def _cancelled(self) -> Exception | None:
@@ -210,7 +210,7 @@ class Cell(Vitals):
         self.ending = True
         self.waiter = None
         if failure is not None:
-            self.last_error = f"{type(failure).__name__}: {failure}"
+            self.last_error = describe_error(failure)
             self.system.report_failure(self, failure)
         self.set_state("stopping")
         if self.family is not None:

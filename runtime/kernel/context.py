@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocols.actor import Actor, ActorDead, Props, Ref, StashFull, Terminated
 from protocols.ports.clock import Clock
-from runtime.kernel.items import Ask, Death, Outcome, OwedReply, Tick
+from runtime.kernel.items import Ask, Death, Outcome, OwedReply, Tick, stashable
 from runtime.kernel.pipes import PipeRun, Pipes
 from runtime.kernel.refs import LocalRef
 
@@ -173,7 +173,7 @@ class CellContext:
             cell.stashed = []
         if len(cell.stashed) >= cell.mailbox.capacity:
             raise StashFull(f"{cell.path} has stashed {len(cell.stashed)} messages")
-        cell.stashed.append(cell.current)
+        cell.stashed.append(stashable(cell.current))
         cell.kept = True
 
     def unstash_all(self) -> None:

@@ -11,6 +11,14 @@ KEPT = 256
 """Letters kept for each reason; per reason, so that merged ticks do not push out crashes."""
 
 
+def describe_error(error: BaseException) -> str:
+    """Type and text of an exception, also of one whose own text cannot be had."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a user's __str__ must not end the system that reports it
+        return type(error).__name__
+
+
 class DeadLetters:
     """The dead letters of one system, with counters that never forget."""
 
@@ -33,7 +41,7 @@ class DeadLetters:
             message=message,
             target=target,
             reason=reason,
-            error=None if error is None else f"{type(error).__name__}: {error}",
+            error=None if error is None else describe_error(error),
             at_ns=self._clock.now_ns(),
         )
         self.counts[reason] = self.counts.get(reason, 0) + 1

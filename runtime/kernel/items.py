@@ -108,6 +108,19 @@ class Tick(Item):
             self.handle = None
 
 
+def bare(item: Any) -> Any:
+    """The message itself, whatever it lies in."""
+    return item.message if isinstance(item, Item) else item
+
+
+def stashable(item: Any) -> Any:
+    """What of an item is put aside: an ask with its asker, else the message alone.
+
+    What the item stood for was settled when it was handed over: a watch, a slot, a turn.
+    """
+    return item if type(item) is Ask else bare(item)
+
+
 class OwedReply:
     """The `Reply` of the actor contract, for an ask or for a tell that nobody waits on."""
 

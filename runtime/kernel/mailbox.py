@@ -24,7 +24,7 @@ from protocols.actor import (
     Rejected,
     RejectReason,
 )
-from runtime.kernel.items import Ask, Item, Slot, Tick
+from runtime.kernel.items import Ask, Item, Slot, Tick, bare
 
 if TYPE_CHECKING:
     from runtime.kernel.timers import Timers
@@ -273,10 +273,19 @@ class Lanes(ABC):
         self.quarantine[name] = now_s + QUARANTINE_S
         self.room = 0
         for lane in (self.urgent, self.normal):
-            for item in [item for item in lane if identity(bare(item)) == name]:
-                lane.remove(item)
-                self.bury(item, "quarantined", refusal("quarantined"))
+            for _ in range(len(lane)):
+                item = lane.popleft()
+                if identity(bare(item)) == name and not isinstance(item, Tick):
+                    self.forget_slot(item)
+                    self.bury(item, "quarantined", refusal("quarantined"))
+                else:
+                    lane.append(item)
         return True
+
+    def forget_slot(self, item: Any) -> None:
+        """What leaves the lane is merged into no more."""
+        if type(item) is Slot and self.slots is not None and self.slots.get(item.key) is item:
+            del self.slots[item.key]
 
     def quarantined(self, message: Any) -> bool:
         """Whether this message is refused now; lets go of those whose time is over."""
@@ -294,11 +303,6 @@ class Lanes(ABC):
     @abstractmethod
     def now_s(self) -> float:
         """Seconds on the scale of the system's timers."""
-
-
-def bare(item: Any) -> Any:
-    """The message itself, whatever it lies in."""
-    return item.message if isinstance(item, Item) else item
 
 
 def refusal(reason: RejectReason) -> Exception:

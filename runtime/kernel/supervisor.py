@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 FORBIDDEN = frozenset("/ \t\r\n")
 
 
+def kind_of(props: Props) -> str:
+    """What a child without a name is named after."""
+    return getattr(props.factory, "__name__", "actor").strip("<>").lower()
+
+
 class Family:
     """One actor's children, oldest first."""
 
@@ -86,8 +91,7 @@ class Family:
 
     def _new_name(self, props: Props) -> str:
         self._number += 1
-        kind = getattr(props.factory, "__name__", "actor").strip("<>").lower()
-        return f"{kind}-{self._number}"
+        return f"{kind_of(props)}-{self._number}"
 
     def _adopt(self, props: Props, name: str) -> Vitals:
         if name in self.children:
@@ -99,8 +103,9 @@ class Family:
 
     async def start_all(self, children: tuple[Props, ...]) -> None:
         """Start the declared children in order, each when the one before runs."""
-        for props in children:
-            name = props.name or self._new_name(props)
+        self._number = max(self._number, len(children))
+        for place, props in enumerate(children, 1):
+            name = props.name or f"{kind_of(props)}-{place}"
             child = self.children.get(name)
             if child is None:
                 child = self._adopt(props, name)
@@ -137,6 +142,7 @@ class Family:
         """Decide what becomes of a child whose instance has ended."""
         if child.goal == "stop":
             child.terminate("stopped")
+        if child.closed:
             return
         if child.goal == "suspend" or self.leaving:
             child.set_state("suspended")

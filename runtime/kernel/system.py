@@ -15,7 +15,7 @@ from protocols.ports.clock import Clock
 from runtime.kernel.cell import SLICE_NS, Cell
 from runtime.kernel.clock import LocalClock
 from runtime.kernel.context import local
-from runtime.kernel.dead_letters import DeadLetters
+from runtime.kernel.dead_letters import DeadLetters, describe_error
 from runtime.kernel.introspection import Statistics, statistics
 from runtime.kernel.nursery import Nursery
 from runtime.kernel.refs import LocalRef
@@ -29,7 +29,7 @@ log = structlog.get_logger("tickwright.kernel")
 
 def log_failure(path: str, error: BaseException) -> None:
     """The default reader of every exception that ended an actor."""
-    log.error("actor failed", actor=path, error=f"{type(error).__name__}: {error}", exc_info=error)
+    log.error("actor failed", actor=path, error=describe_error(error), exc_info=error)
 
 
 class ActorSystem:

@@ -8,8 +8,8 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 from protocols.actor import Actor, ActorDead, DeadReason, EndReason, Props, Terminated
-from runtime.kernel.items import Ask, Death, Tick
-from runtime.kernel.mailbox import DEAD, UNUSED, Lanes, bare
+from runtime.kernel.items import Ask, Death, Outcome, Tick, bare
+from runtime.kernel.mailbox import DEAD, UNUSED, Lanes
 
 if TYPE_CHECKING:
     from runtime.kernel.context import CellContext
@@ -140,9 +140,7 @@ class Vitals(Lanes):
 
     def start(self) -> None:
         """Start an instance; after the first time it is a restart."""
-        if self.pause is not None:
-            self.pause.cancel()
-            self.pause = None
+        self._end_pause()
         if self.state != "new":
             self.restarts += 1
             if self.family is not None:
@@ -160,9 +158,15 @@ class Vitals(Lanes):
         self.set_state("backoff")
         self.pause = self.system.timers.call_later(delay_s, self.start)
 
+    def _end_pause(self) -> None:
+        if self.pause is not None:
+            self.pause.cancel()
+            self.pause = None
+
     def set_state(self, state: State) -> None:
-        """Change state, and let those who wait for it look."""
-        self.state = state
+        """Change state, and let those who wait for it look; the dead stay dead."""
+        if self.state != "dead":
+            self.state = state
         family = self.family if self.parent is None else self.parent.family
         if family is not None:
             family.notify()
@@ -182,9 +186,7 @@ class Vitals(Lanes):
         if self.task is not None:
             self._interrupt()
             return
-        if self.pause is not None:
-            self.pause.cancel()
-            self.pause = None
+        self._end_pause()
         if goal == "stop":
             self.terminate("stopped")
         else:
@@ -228,6 +230,7 @@ class Vitals(Lanes):
             return
         self.end_reason = reason
         self.room = 0
+        self._end_pause()
         if self.family is not None:
             for child in reversed(list(self.family.children.values())):
                 child.terminate(reason)
@@ -272,6 +275,8 @@ class Vitals(Lanes):
                 error.__cause__ = failure
                 ask.future.set_exception(error)
                 self.system.deadlines.drop(ask)
+        for item in [item for item in self.system_lane if isinstance(item, Outcome)]:
+            self.system_lane.remove(item)
         stashed, self.stashed = self.stashed, None
         if stashed:
             self.push_front(stashed)

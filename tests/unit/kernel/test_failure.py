@@ -6,7 +6,7 @@ from enum import Enum
 import msgspec
 import pytest
 
-from protocols.actor import Actor, ActorDead, Backoff, Mailbox, Props, Rejected
+from protocols.actor import Actor, ActorDead, ActorFailed, Backoff, Mailbox, Props, Rejected
 from runtime.kernel.mailbox import QUARANTINE_S, identity
 from runtime.kernel.testkit import TestKit
 
@@ -277,3 +277,99 @@ async def test_messages_wait_through_the_backoff(recorder):
         assert log[-1] == ("stop", "a")
         await kit.advance(0.2)
         assert log[-1] == "meanwhile"
+
+
+@pytest.mark.asyncio
+async def test_what_is_stashed_keeps_its_order_and_comes_first(recorder):
+    async with TestKit() as kit:
+        log, ready = [], []
+
+        def keep(name):
+            def message(ctx):
+                if ready:
+                    log.append(name)
+                else:
+                    ctx.stash()
+
+            return message
+
+        ref = kit.spawn(child(recorder, log), name="a")
+        for name in "xyz":
+            ref.tell(keep(name))
+        await kit.settle()
+        ready.append(True)
+        ref.tell(lambda ctx: ctx.unstash_all())
+        ref.tell("last")
+        await kit.settle()
+        assert log == [("start", "a"), "x", "y", "z", "last"]
+
+
+@pytest.mark.asyncio
+async def test_ends_ticks_and_merged_messages_can_be_stashed_too(recorder):
+    async with TestKit() as kit:
+        log, ready, timers = [], [], []
+
+        class Stasher(Actor):
+            async def on_start(self, ctx):
+                timers.append(ctx.after(1, ("tick", 1)))
+                ctx.watch(other)
+
+            async def receive(self, message, ctx):
+                if message == "unstash":
+                    ready.append(True)
+                    ctx.unstash_all()
+                elif ready:
+                    log.append(message)
+                else:
+                    ctx.stash()
+
+        other = kit.spawn(recorder)
+        mailbox = Mailbox(overflow="coalesce", key=lambda m: m[0] if isinstance(m, tuple) else None)
+        ref = kit.spawn(Props(factory=Stasher, mailbox=mailbox))
+        ref.tell(("k", 1))
+        await kit.advance(2)
+        await kit.main.stop_actor(other)
+        await kit.settle()
+        ref.tell(("k", 2))
+        ref.tell("unstash")
+        await kit.settle()
+        assert log[:2] == [("k", 1), ("tick", 1)]
+        assert log[2].ref is other
+        assert log[3:] == [("k", 2)]
+
+
+@pytest.mark.asyncio
+async def test_a_quarantined_message_leaves_its_slot_to_others(recorder):
+    async with TestKit() as kit:
+        log = []
+        mailbox = Mailbox(overflow="coalesce", key=lambda m: getattr(m, "message_id", None))
+        ref = kit.spawn(child(recorder, log, mailbox=mailbox), name="a")
+        poison = Poison("m1")
+        ref.tell(poison)
+        await kit.wait_restarts(ref, 1)
+        ref.tell(poison, "urgent")
+        ref.tell(poison)
+        await kit.wait_restarts(ref, 2)
+        await kit.advance(QUARANTINE_S)
+        ref.tell(Poison("m1", crash=False))
+        await kit.settle()
+        assert log[-1] == Poison("m1", crash=False)
+        assert kit.main.dead_letters.counts == {"crashed": 2, "quarantined": 1}
+
+
+@pytest.mark.asyncio
+async def test_an_exception_whose_text_cannot_be_had_is_survived(recorder):
+    async with TestKit() as kit:
+
+        class HostileError(Exception):
+            def __str__(self):
+                raise RuntimeError("no text")
+
+        def hostile(_ctx):
+            raise HostileError
+
+        ref = kit.spawn(child(recorder))
+        with pytest.raises(ActorFailed, match="HostileError"):
+            await ref.ask(hostile, deadline=1)
+        await kit.wait_restarts(ref, 1)
+        assert kit.statistics().tree.children[0].last_error == "HostileError"

@@ -178,6 +178,26 @@ async def test_a_restart_cancels_pipes_and_nothing_reaches_the_next_instance():
 
 
 @pytest.mark.asyncio
+async def test_an_outcome_queued_at_a_crash_is_not_the_next_instances():
+    async with TestKit() as kit:
+        log = []
+
+        class Busy(Piper):
+            async def receive(self, message, ctx):
+                if message == "go":
+                    ctx.pipe(lambda: later(ctx, "outcome", 1))
+                    await ctx.sleep(2)
+                    raise ValueError
+                return await super().receive(message, ctx)
+
+        ref = kit.spawn(lambda: Busy(log))
+        ref.tell("go")
+        await kit.wait_restarts(ref, 1)
+        await kit.advance(5)
+        assert log == []
+
+
+@pytest.mark.asyncio
 async def test_a_cancel_from_within_a_pipe_is_an_error_of_that_pipe_alone():
     async with TestKit() as kit:
         log = []

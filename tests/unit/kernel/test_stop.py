@@ -133,11 +133,15 @@ async def test_a_cancel_swallowed_by_the_message_does_not_hit_on_stop():
                 except asyncio.CancelledError:
                     log.append("tidied")
 
+            async def on_stop(self, ctx):
+                log.append(asyncio.current_task().cancelling())
+                await super().on_stop(ctx)
+
         ref = kit.spawn(Props(factory=lambda: Tidy(log, stop_s=0.5), name="a", stop_grace_s=1))
         ref.tell("work")
         await kit.settle()
         await kit.main.stop_actor(ref)
-        assert log == ["tidied", ("stop", "a"), ("stopped", "a")]
+        assert log == ["tidied", 0, ("stop", "a"), ("stopped", "a")]
 
 
 @pytest.mark.asyncio

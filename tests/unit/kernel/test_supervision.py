@@ -315,6 +315,42 @@ async def test_names(recorder):
         assert second.path == "/recorder-2"
 
 
+@pytest.mark.asyncio
+async def test_declared_children_without_a_name_are_found_again_by_a_restart(recorder):
+    async with TestKit() as kit:
+
+        class Parent(recorder):
+            pass
+
+        twins = (Props(factory=recorder), Props(factory=recorder))
+        parent = kit.spawn(Props(name="p", factory=Parent, children=twins))
+        await kit.wait_running(parent)
+        refs = [kit.lookup("p/recorder-1"), kit.lookup("p/recorder-2")]
+        spawned = await parent.ask(lambda ctx: ctx.spawn(recorder), deadline=1)
+        assert spawned.path == "/p/recorder-3"
+        parent.tell("crash")
+        await kit.wait_restarts(parent, 1)
+        assert [ref.cell.state for ref in refs] == ["running"] * 2
+        assert len(parent.cell.family.children) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_kill_in_backoff_starts_nothing_afterwards(recorder):
+    async with TestKit() as kit:
+        log = []
+        node = await kit.system(
+            "n", Props(children=(Props(name="a", factory=lambda: recorder(log)),))
+        )
+        ref = node.lookup("a")
+        ref.tell("crash")
+        await kit.settle()
+        node.kill()
+        await node.wait_stopped()
+        await kit.advance(60)
+        assert not ref.alive
+        assert log == [("start", "a"), ("stop", "a")]
+
+
 def test_the_budget_counts_in_a_sliding_window():
     budget = RestartBudget(Budget(restarts=2, within_s=10))
     assert [budget.spend(at) for at in (0, 5, 9.9, 10, 14, 15)] == [1, 2, None, 2, None, 2]

@@ -56,10 +56,10 @@ async def test_watches_end_with_the_instance_that_made_them(recorder):
         watcher.tell(lambda ctx: ctx.watch(ref))
         watcher.tell("crash")
         await kit.wait_restarts(watcher, 1)
+        assert not ref.cell.watchers
         await kit.main.stop_actor(ref)
         await kit.settle()
         assert not any(isinstance(entry, Terminated) for entry in log)
-        assert not ref.cell.watchers
 
 
 @pytest.mark.asyncio
