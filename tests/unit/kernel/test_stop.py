@@ -191,6 +191,56 @@ async def test_a_stop_during_backoff_is_at_once(recorder):
         assert kit.main.dead_letters.counts == {"crashed": 1, "dead": 1}
 
 
+@pytest.mark.asyncio
+async def test_a_crash_while_its_parent_stops_is_not_restarted(recorder):
+    async with TestKit() as kit:
+        log, slow = [], []
+        parent = kit.spawn(
+            Props(
+                backoff=Backoff(base_s=0),
+                children=(
+                    Props(name="a", factory=lambda: recorder(log)),
+                    Props(name="b", factory=lambda: Slow(slow, stop_s=3)),
+                ),
+            ),
+            name="p",
+        )
+        await kit.wait_running(parent)
+        child = kit.lookup("p/a")
+        parent.cell.request("stop")
+        await kit.advance(1)
+        child.tell("crash")
+        await kit.wait_terminated(parent)
+        assert log == [("start", "a"), ("stop", "a")]
+        assert not child.alive
+
+
+@pytest.mark.asyncio
+async def test_who_was_stopped_does_not_come_back_with_its_group(recorder):
+    async with TestKit() as kit:
+        log = []
+        parent = kit.spawn(
+            Props(
+                strategy="one_for_all",
+                backoff=Backoff(base_s=0),
+                children=(
+                    Props(name="a", factory=lambda: Slow(log)),
+                    Props(name="b", factory=recorder),
+                ),
+            ),
+            name="p",
+        )
+        await kit.wait_running(parent)
+        first, second = kit.lookup("p/a"), kit.lookup("p/b")
+        first.tell(3)
+        await kit.settle()
+        first.cell.request("stop")
+        second.tell("crash")
+        await kit.wait_restarts(second, 1)
+        assert not first.alive
+        assert log.count(("stop", "a")) == 1
+
+
 @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
 @pytest.mark.asyncio
 async def test_a_stop_during_a_group_restart_ends_it(recorder, strategy):
