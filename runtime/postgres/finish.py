@@ -12,18 +12,27 @@ from runtime.postgres.pool import Pool
 
 _FINISHABLE: Final = f"state IN {guard('succeeded')}"
 
-# The rows are locked in the order given, which is that of their ids. A retry of what somebody
-# asked to cancel meanwhile ends there.
-_ENDED: Final = """
+_ALL: Final = """unnest($2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
+            $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[], $11::integer[],
+            $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bigint[])
+        AS d(id, token, begun_at, ended_at, attempt_state, becomes, spends, run_at, reason,
+            exit_code, error, result, head, tail, omitted_bytes)"""
+
+# Most batches are successes with nothing to say: no row needs these columns, so none is sent.
+_LEAN: Final = """unnest($2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[])
+        AS d(id, token, begun_at, ended_at)"""
+_LEAN_VALUES: Final = """, 'succeeded'::text AS attempt_state, 'succeeded'::text AS state,
+        'none'::text AS spends, NULL::text AS reason, NULL::integer AS exit_code,
+        NULL::text AS error, NULL::bytea AS result"""
+
+# By ctid, behind a lock on each: what becomes of a row hangs on what it says when it is locked.
+# A retry of what somebody asked to cancel meanwhile ends there.
+_LOCKED: Final = """
 WITH ended AS MATERIALIZED (
     SELECT d.*, e.*,
         CASE WHEN d.becomes = 'scheduled' AND e.cancel_requested THEN 'cancelled'
             ELSE d.becomes END AS state
-    FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[],
-            $7::timestamptz[], $8::text[], $9::timestamptz[], $10::text[], $11::integer[],
-            $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bigint[])
-        AS d(id, token, attempt_state, becomes, begun_at, finished_at, spends, run_at, reason,
-            exit_code, error, result, head, tail, omitted_bytes)
+    FROM {given}
     CROSS JOIN LATERAL (
         SELECT x.ctid AS at, x.created_at, x.tenant, x.job_id, x.job_key, x.version, x.needs,
             x.origin, x.scheduled_for, x.run, x.pool, x.priority, x.attempt, x.failures, x.losses,
@@ -32,19 +41,30 @@ WITH ended AS MATERIALIZED (
         WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{finishable}
         FOR UPDATE
     ) AS e
-)"""
-
-_GONE: Final = """, gone AS (
+), gone AS (
     DELETE FROM executions e USING ended d
     WHERE e.ctid = d.at AND d.state <> 'scheduled'
     RETURNING d.*
-), kept AS (
+)"""
+
+# Where all are final the rows need no lock first: they are deleted in the order given, which is
+# that of their ids, since the arrays drive the only plan that is left (executions_pkey).
+_DELETED: Final = """
+WITH gone AS (
+    DELETE FROM executions e USING {given}
+    WHERE e.id = d.id AND e.fencing_token = d.token AND e.incarnation = $1 AND e.{finishable}
+    RETURNING d.*{values}, e.created_at, e.tenant, e.job_id, e.job_key, e.version, e.needs,
+        e.origin, e.scheduled_for, e.run, e.pool, e.priority, e.attempt, e.failures, e.losses,
+        e.input, e.limit_key, e.holds_turn, e.keeps
+)"""
+
+_KEPT: Final = """, kept AS (
     INSERT INTO execution_history (id, created_at, tenant, job_id, job_key, version, needs, origin,
         scheduled_for, run, pool, priority, state, reason, attempt, failures, losses,
         fencing_token, incarnation, started_at, finished_at, exit_code, error, result, input)
     SELECT id, created_at, tenant, job_id, job_key, version, needs, origin, scheduled_for, run,
         pool, priority, state, reason, attempt, failures + (spends = 'retry')::integer,
-        losses + (spends = 'lost')::integer, token, $1, begun_at, finished_at, exit_code, error,
+        losses + (spends = 'lost')::integer, token, $1, begun_at, ended_at, exit_code, error,
         result, input
     FROM gone
 )"""
@@ -59,13 +79,17 @@ _RETRIED: Final = """, retried AS (
     RETURNING d.*
 ), settled AS (SELECT * FROM gone UNION ALL SELECT * FROM retried)"""
 
+_NOT_RETRIED: Final = ", settled AS NOT MATERIALIZED (SELECT * FROM gone)"
+
 _TRIED: Final = """, tried AS (
     INSERT INTO attempts (id, scheduled_for, tenant, attempt, run, state, reason, fencing_token,
         incarnation, started_at, finished_at, exit_code, error)
     SELECT id, scheduled_for, tenant, attempt, run, attempt_state, reason, token, $1, begun_at,
-        finished_at, exit_code, error
+        ended_at, exit_code, error
     FROM settled WHERE attempt > 1 OR attempt_state <> 'succeeded'
-), printed AS (
+)"""
+
+_PRINTED: Final = """, printed AS (
     INSERT INTO outputs (id, scheduled_for, tenant, attempt, head, tail, omitted_bytes)
     SELECT id, scheduled_for, tenant, attempt, head, tail, omitted_bytes
     FROM settled WHERE head IS NOT NULL
@@ -91,13 +115,13 @@ _TIDIED: Final = """, forgotten AS (
     DELETE FROM checkpoints c USING gone g
     WHERE g.keeps AND g.state = 'succeeded' AND c.job_key = g.job_key AND c.execution = g.id
 ), done_once AS (
-    UPDATE once_keys k SET expires_at = g.finished_at + make_interval(secs => k.ttl_s)
+    UPDATE once_keys k SET expires_at = g.ended_at + make_interval(secs => k.ttl_s)
     FROM gone g WHERE g.keeps AND g.state = 'succeeded' AND k.execution = g.id
 )"""
 
 _TOLD: Final = """, told AS (
     INSERT INTO events (at, kind, ids, job_keys, states)
-    SELECT max(finished_at), 'finished', array_agg(id), array_agg(job_key), array_agg(state)
+    SELECT max(ended_at), 'finished', array_agg(id), array_agg(job_key), array_agg(state)
     FROM settled HAVING count(*) > 0
 )"""
 
@@ -151,10 +175,25 @@ CROSS JOIN LATERAL (
 
 
 @lru_cache
-def finish_statement() -> str:
-    """The statement for a batch of ends."""
-    ended = _ENDED.format(finishable=_FINISHABLE)
-    return ended + _GONE + _RETRIED + _TRIED + _FREED + _TIDIED + _TOLD + _ANSWER
+def finish_statement(*, lean: bool, retries: bool) -> str:
+    """The statement for a batch of ends.
+
+    `lean`: all are successes with nothing beside; `retries`: some are not final.
+    """
+    if retries:
+        return "".join(
+            (
+                _LOCKED.format(given=_ALL, finishable=_FINISHABLE),
+                *(_KEPT, _RETRIED, _TRIED, _PRINTED, _FREED, _TIDIED, _TOLD, _ANSWER),
+            )
+        )
+    deleted = _DELETED.format(
+        given=_LEAN if lean else _ALL,
+        values=_LEAN_VALUES if lean else ", d.becomes AS state",
+        finishable=_FINISHABLE,
+    )
+    printed = "" if lean else _PRINTED
+    return f"{deleted}{_KEPT}{_NOT_RETRIED}{_TRIED}{printed}{_FREED}{_TIDIED}{_TOLD}{_ANSWER}"
 
 
 async def finish(pool: Pool, incarnation: int, finishes: Sequence[Finish]) -> Finished:
@@ -169,7 +208,11 @@ async def finish(pool: Pool, incarnation: int, finishes: Sequence[Finish]) -> Fi
     for _ in range(2):
         if not left:
             break
-        (row,) = await pool.fetch(finish_statement(), incarnation, *_columns(left))
+        lean = all(map(_is_lean, left))
+        retries = not lean and any(f.state == "scheduled" for f in left)
+        (row,) = await pool.fetch(
+            finish_statement(lean=lean, retries=retries), incarnation, *_columns(left, lean=lean)
+        )
         accepted += row["accepted"]
         followers.update(row["followers"])
         if len(row["accepted"]) == len(left):
@@ -202,15 +245,33 @@ async def checkpoints(pool: Pool, ids: Sequence[int]) -> dict[int, bytes]:
     return {row["id"]: row["value"] for row in rows}
 
 
-def _columns(finishes: Sequence[Finish]) -> tuple[list[object], ...]:
-    outputs = [f.output for f in finishes]
+def _is_lean(finish: Finish) -> bool:
     return (
+        finish.state == "succeeded"
+        and finish.attempt_state == "succeeded"
+        and finish.spends == "none"
+        and finish.result is None
+        and finish.output is None
+        and finish.exit_code is None
+        and finish.error is None
+        and finish.reason is None
+    )
+
+
+def _columns(finishes: Sequence[Finish], *, lean: bool) -> tuple[list[object], ...]:
+    proof: tuple[list[object], ...] = (
         [f.id for f in finishes],
         [f.fencing_token for f in finishes],
-        [f.attempt_state for f in finishes],
-        [f.state for f in finishes],
         [f.started_at for f in finishes],
         [f.finished_at for f in finishes],
+    )
+    if lean:
+        return proof
+    outputs = [f.output for f in finishes]
+    return (
+        *proof,
+        [f.attempt_state for f in finishes],
+        [f.state for f in finishes],
         [f.spends for f in finishes],
         [f.run_at for f in finishes],
         [f.reason for f in finishes],

@@ -48,30 +48,22 @@ LEFT JOIN LATERAL (
 ORDER BY k.ord
 """
 
-# `seen` locks the schedule rows in the order of their keys, as apply does, and behind `term`, which
-# it needs for each; `moved` rests on its proof. Whoever raises the epoch waits for `term`, and
-# whoever raised it first leaves it empty.
+# The filter on `term` is asked before any schedule row is touched: whoever raises the epoch waits
+# for that lock, and whoever raised it first leaves `term` empty. The rows are locked in the order
+# given, which is that of their keys, as apply does (schedules_pkey, driven by the arrays).
 _FIRE: Final = """
 WITH term AS MATERIALIZED (
     SELECT paused FROM leaderships WHERE number = $2 AND epoch = $3 FOR SHARE
-), seen AS MATERIALIZED (
-    SELECT f.*, s.at, s.paused
+), moved AS (
+    UPDATE schedules s SET cursor = f.cursor, next_fire_at = f.next_fire_at,
+        catchup_from = f.catchup_from, catchup_until = f.catchup_until
     FROM unnest($4::bigint[], $5::integer[], $6::timestamptz[], $7::timestamptz[],
             $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[])
         WITH ORDINALITY AS f(job_key, version, seen_cursor, seen_catchup, cursor, next_fire_at,
             catchup_from, catchup_until, number)
-    CROSS JOIN term t
-    CROSS JOIN LATERAL (
-        SELECT s.ctid AS at, s.paused OR t.paused AS paused FROM schedules s
-        WHERE s.job_key = f.job_key AND s.version = f.version AND s.cursor = f.seen_cursor
-            AND s.catchup_from IS NOT DISTINCT FROM f.seen_catchup
-        FOR UPDATE
-    ) AS s
-), moved AS (
-    UPDATE schedules s SET cursor = f.cursor, next_fire_at = f.next_fire_at,
-        catchup_from = f.catchup_from, catchup_until = f.catchup_until
-    FROM seen f WHERE s.ctid = f.at
-    RETURNING f.number, f.paused, s.job_key
+    WHERE (SELECT true FROM term) AND s.job_key = f.job_key AND s.version = f.version
+        AND s.cursor = f.seen_cursor AND s.catchup_from IS NOT DISTINCT FROM f.seen_catchup
+    RETURNING f.number, s.job_key, s.paused OR (SELECT t.paused FROM term t) AS paused
 ), asked AS MATERIALIZED (
     SELECT i.ord, nextval('execution_ids') AS id, 0::bigint AS origin, i.job_key, i.version,
         i.scheduled_for, i.run_at, NULL::bytea AS input, i.last, i.instants,

@@ -192,7 +192,9 @@ async def test_every_statement_uses_indexes_on_an_empty_database_too(house: Post
         trigger.trigger_statement(keyed=True),
         claim.claim_statement(plain=True, limited=True, refused=True),
         claim._LANES,
-        finish.finish_statement(),
+        finish.finish_statement(lean=True, retries=False),
+        finish.finish_statement(lean=False, retries=False),
+        finish.finish_statement(lean=False, retries=True),
         finish.GIVE_BACK,
     ]
     for vacuumed in (False, True):
