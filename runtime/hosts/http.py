@@ -16,6 +16,7 @@ from runtime.hosts.work import ENDED_AS, Desk, Work
 
 REDIRECTS_MAX = 10
 CONNECT_S = 30.0
+PORT_MAX = 65_535
 CONNECTIONS_MAX = 1000
 
 
@@ -78,10 +79,8 @@ class HttpRunner:
                 error = unexpected(task.expect, status, reason, body)
                 state = "succeeded" if error is None else "failed"
                 result = json_of(headers, body, size)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict) as problem:
-            state, error = "failed", failure(task, problem)
         except Exception as problem:  # noqa: BLE001 - one odd answer must not end all others
-            state, error = "failed", f"the request failed: {type(problem).__name__}"
+            state, error = "failed", failure(task, problem)
         finally:
             del self._scopes[work.token]
             if work.reason is not None:
@@ -160,6 +159,8 @@ def failure(task: HttpTask, problem: Exception) -> str:
     except httpx.InvalidURL:
         return "the URL is not one"
     kind = type(problem).__name__
+    if url.port is not None and url.port > PORT_MAX:
+        return f"the URL's port is no port: {where}"
     if isinstance(problem, httpx.ConnectError):
         return f"no connection to {where}"
     if isinstance(problem, httpx.UnsupportedProtocol):

@@ -44,8 +44,6 @@ class ProcessRunner:
     def end(self, work: Work) -> None:
         """Set `ctx.cancelled`, cancel a coroutine; after the grace kill the process."""
         host: PythonHost = work.place
-        if work.number > host.started:
-            host.revoke()
         host.cancel(work)
         self._kills[work.token] = self._loop.call_later(
             self._settings.kill_grace_s, self._kill, work

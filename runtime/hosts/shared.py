@@ -6,7 +6,7 @@ from collections import deque
 from runtime.hosts.guardian import GuardianLost, UnitEvent
 from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
-from runtime.hosts.wire import CANCELLED, SUCCEEDED, UNIMPORTABLE, Ask, Done, Held
+from runtime.hosts.wire import CANCELLED, SUCCEEDED, UNIMPORTABLE, UNSTARTED, Ask, Done, Held
 from runtime.hosts.work import ENDED_AS, Desk, Work, output_of
 
 RETIRED_MAX = 3
@@ -71,7 +71,10 @@ class SharedRunner:
         """It ended by itself, or by being cancelled."""
         if self._kills:
             self._forget_kill(work)
-        report(self._desk, work, done)
+        if done.state == UNSTARTED and work.reason is None:
+            self._restart([work])
+        else:
+            report(self._desk, work, done)
         if host in self._retired and not host.works:
             self._retired.discard(host)
             host.close()
@@ -139,12 +142,17 @@ class SharedRunner:
             return
         if now == before and host.ready_ns and len(self._retired) < RETIRED_MAX:
             self._watching = False
-            self._host = None
-            self._retired.add(host)
-            host.revoke()
-            self._loop.call_later(REVOKE_S, self._take_back, host)
+            self._retire(host)
             return
         self._loop.call_later(self._settings.stall_s, self._watch, host, now)
+
+    def _retire(self, host: PythonHost) -> None:
+        """Feed it no more, and take back what it has not begun."""
+        if host is self._host:
+            self._host = None
+        self._retired.add(host)
+        host.revoke()
+        self._loop.call_later(REVOKE_S, self._take_back, host)
 
     def _take_back(self, host: PythonHost) -> None:
         if host.ended:
@@ -161,15 +169,11 @@ class SharedRunner:
             return
         if work.number > host.started:
             # Not its fault: it never came to its turn. Its host is judged by those that did.
-            del host.works[work.token]
-            self._restart([work])
+            self._retire(host)
             return
         self.hosts_killed += 1
         # From now on the pool's next attempts go elsewhere, while the tree is being killed.
-        if host is self._host:
-            self._host = None
-            self._retired.add(host)
-            host.revoke()
+        self._retire(host)
         host.kill(f"killed, since {work.assignment.job_id} did not end when asked to")
 
     def _forget_kill(self, work: Work) -> None:
@@ -188,6 +192,12 @@ def report(desk: Desk, work: Work, done: Done) -> None:
     output = None if done.head is None else output_of(done.head, done.tail, done.omitted_bytes)
     if done.state == UNIMPORTABLE:
         desk.finish(work, "unstarted", error=done.error, unimportable=True, output=output)
+    elif done.state == UNSTARTED:
+        work.begun_ns = 0
+        reason = work.reason or "shutdown"
+        desk.finish(
+            work, "unstarted" if reason == "shutdown" else ENDED_AS[reason], error=work.why()
+        )
     elif done.state == CANCELLED:
         state = ENDED_AS[work.reason] if work.reason is not None else "failed"
         desk.finish(work, state, at_ns=done.finished_ns, error=work.why(), output=output)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-# How an attempt ended, as the host saw it. What a cancelled one counts as, the node knows.
+# How an attempt ended, as the host saw it. What a cancelled one counts as, the node knows; what has
+# not begun was cancelled or taken back before its first line.
 SUCCEEDED, FAILED, CANCELLED, UNSTARTED, UNIMPORTABLE = range(5)
 
 # The board: a shared page in which host and node leave single numbers without a message.

@@ -157,3 +157,21 @@ async def test_deadlines_of_very_many_cost_little_and_are_forgotten():
     assert time.process_time() - begin < 30
     assert sum(len(lane) for lane in deadlines._lanes.values()) == 0
     deadlines.close()
+
+
+def test_the_contexts_are_what_users_annotate():
+    import inspect
+
+    from protocols import task_context
+    from runtime.hosts.child import contexts
+
+    for promised, given in (
+        (task_context.TaskContext, contexts.TaskContext),
+        (task_context.SyncTaskContext, contexts.SyncContext),
+    ):
+        names = {name for name in dir(promised) if not name.startswith("_")}
+        assert names == {name for name in dir(given) if not name.startswith("_")}
+        for name in ("save", "heartbeat", "emit", "once"):
+            ours, theirs = getattr(given, name), getattr(promised, name)
+            assert inspect.signature(ours) == inspect.signature(theirs)
+            assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)

@@ -29,6 +29,10 @@ class Attempt:
         self.begun = False
         self.task: Any = None
 
+    def told_to_end(self) -> bool:
+        """Asked anew: it may have become so while the attempt ran."""
+        return self.cancelled
+
     def print(self, piece: bytes) -> None:
         """Keep what the attempt printed."""
         if self.output is None:

@@ -4,15 +4,14 @@ import asyncio
 import logging
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 
 from protocols.durations import parse_duration
 from protocols.instants import from_epoch_ns
+from protocols.task_context import Turn
 from runtime.hosts.child.attempt import Attempt
-
-Turn = Literal["first", "again", False]
 
 _log = logging.getLogger("task")
 

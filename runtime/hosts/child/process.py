@@ -30,12 +30,12 @@ from runtime.hosts.child.contexts import SyncContext, TaskContext
 from runtime.hosts.environment import task_values
 from runtime.hosts.frames import FrameBuffer, frame
 from runtime.hosts.wire import (
-    BOARD_REVOKED,
     BOARD_STARTED,
     CANCELLED,
     FAILED,
     SUCCEEDED,
     UNIMPORTABLE,
+    UNSTARTED,
     Ask,
     Done,
     Feed,
@@ -152,14 +152,14 @@ class ProcessHost:
     def _attempt(self, attempt: Attempt) -> None:
         run = attempt.run
         self._uses += 1
-        self._board[BOARD_STARTED] = self._uses
-        if self._uses >= self._board[BOARD_REVOKED]:
+        if attempt.cancelled:
+            self._attempts.pop(run.token, None)
+            self._say(Said(done=[Done(run.token, UNSTARTED, 0, 0)]))
             return
+        self._board[BOARD_STARTED] = self._uses
         started_ns = time.monotonic_ns()
         state, result, error, exit_code = SUCCEEDED, None, None, None
         try:
-            if attempt.cancelled:
-                raise asyncio.CancelledError  # noqa: TRY301 - the one place that says so
             self._say(Said(started=[(run.token, started_ns)]))
             self._dress(attempt)
             target = self._targets.get(run.spec) or self._load(run.spec)
@@ -177,7 +177,7 @@ class ProcessHost:
             state, error = FAILED, short(problem)
             with contextlib.suppress(Exception):
                 sys.stderr.write(trace(problem, skip=2).decode(errors="replace"))
-        if attempt.cancelled and state != UNIMPORTABLE:
+        if attempt.told_to_end() and state != UNIMPORTABLE:
             state, result = CANCELLED, None
         for stream in (sys.stdout, sys.stderr):
             # A task may have closed or replaced them.

@@ -34,6 +34,7 @@ from runtime.hosts.wire import (
     FAILED,
     SUCCEEDED,
     UNIMPORTABLE,
+    UNSTARTED,
     Ask,
     Done,
     Feed,
@@ -162,18 +163,19 @@ class SharedHost:
 
     async def _attempt(self, attempt: Attempt, number: int) -> None:
         run = attempt.run
-        # In this order: the node first takes back, then looks how far the host has come.
-        self._board[BOARD_STARTED] = number
-        if number >= self._board[BOARD_REVOKED]:
-            del self._attempts[run.token]
+        board = self._board
+        if attempt.cancelled or number >= board[BOARD_REVOKED]:
+            self._finish(attempt, 0, UNSTARTED)
+            return
+        # In this order, and asked again: the node first takes back, then looks how far this is.
+        board[BOARD_STARTED] = number
+        if number >= board[BOARD_REVOKED]:
+            self._finish(attempt, 0, UNSTARTED)
             return
         attempt.begun = True
         current.set(attempt)
         started_ns = time.monotonic_ns()
         state, result, error, exit_code = SUCCEEDED, None, None, None
-        if attempt.cancelled:
-            self._finish(attempt, started_ns, CANCELLED)
-            return
         self._started[run.token] = started_ns
         self._flush_soon()
         try:
@@ -191,14 +193,9 @@ class SharedHost:
         except BaseException as problem:  # noqa: BLE001 - whatever a task raises is its failure
             state, error = FAILED, short(problem)
             attempt.print(trace(problem, skip=2))
-        if self._told_to_end(attempt) and state != UNIMPORTABLE:
+        if attempt.told_to_end() and state != UNIMPORTABLE:
             state, result = CANCELLED, None
         self._finish(attempt, started_ns, state, result, error, exit_code)
-
-    @staticmethod
-    def _told_to_end(attempt: Attempt) -> bool:
-        """Asked anew: it may have become so while the attempt ran."""
-        return attempt.cancelled
 
     async def _call(self, attempt: Attempt, target: Target) -> Any:
         spec = attempt.spec

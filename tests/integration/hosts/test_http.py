@@ -166,7 +166,7 @@ async def test_the_nodes_own_proxy_and_netrc_are_not_used(house: House, site: Si
         ("ftp://127.0.0.1/", "neither http nor https: ftp"),
         ("nonsense", "neither http nor https: none"),
         ("http://[", "no connection to"),
-        ("http://127.0.0.1:99999/", "127.0.0.1:99999"),
+        ("http://127.0.0.1:99999/", "no port: http://127.0.0.1:99999"),
         ("http://no-such-host.invalid/", "no connection to http://no-such-host.invalid"),
     ],
 )

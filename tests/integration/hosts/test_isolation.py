@@ -63,6 +63,7 @@ async def patient_async(ctx):
     open("held", "w").write(str(os.getpid()))
     try: await asyncio.sleep(600)
     finally: open("tidied", "w").write(str(ctx.cancelled))
+async def held_for(ctx, seconds): time.sleep(seconds); return os.getpid()
 async def many(ctx): await asyncio.sleep(1.0)
 """
 
@@ -253,7 +254,6 @@ async def test_a_killed_guardian_loses_what_it_ran_and_leaves_nothing(house: Hou
     for job in jobs:
         outcome = await house.outcome_of(job)
         assert (outcome.state, outcome.bystander) == ("lost", True)
-        assert not lives(int((house.folder / "command").read_text()))
     assert not before & house.processes()
     assert (await house.run(shell("true"))).state == "succeeded"
     assert (await house.run(shared("quick"))).state == "succeeded"
@@ -337,3 +337,31 @@ async def test_a_deadline_counts_from_the_start(house: House):
     outcome = await house.outcome_of(job)
     assert outcome.finished_ns - outcome.started_ns >= 0.5e9
     assert outcome.finished_ns <= time.time_ns()
+
+
+async def test_what_a_held_host_was_fed_and_is_cancelled_never_begins(house: House):
+    house.module(HOLDING)
+    await house.run(shared("quick"))
+    holder = house.assignment(shared("held_for", 2.0), timeout_s=30.0)
+    behind = house.assignment(shared("waits", "never"))
+    house.executor.start([holder, behind])
+    house.executor.cancel(behind.id, behind.fencing_token)
+    assert (await house.outcome_of(behind)).state == "cancelled"
+    assert (await house.outcome_of(holder)).state == "succeeded"
+    assert not (house.folder / "never").exists()
+    assert house.executor.statistics()["hosts_killed"] == 0
+
+
+async def test_a_host_that_was_held_for_a_while_keeps_what_it_began(house: House):
+    house.module(HOLDING)
+    mate = house.begin(shared("waits", "mate"))
+    await house.file("mate")
+    holder = house.assignment(shared("held_for", 1.0))
+    behind = [house.assignment(shared("quick")) for _ in range(20)]
+    house.executor.start([holder, *behind])
+    pids = {(await house.outcome_of(job)).result for job in behind}
+    held_pid = (await house.outcome_of(holder)).result
+    assert held_pid not in pids
+    go(house, "mate")
+    assert (await house.outcome_of(mate)).state == "succeeded"
+    await eventually(lambda: not lives(int(held_pid)))

@@ -1,0 +1,85 @@
+"""What `ctx` gives to a Python task, for annotations: `async def refresh(ctx: TaskContext)`."""
+
+from datetime import datetime
+from logging import Logger
+from typing import Any, Literal, Protocol
+
+Turn = Literal["first", "again", False]
+"""`first`: do it. `again`: an earlier attempt of this execution began it, and failed or was lost;
+look how far it came, and do the rest. False: others have done it, or do it now."""
+
+
+class TaskFacts(Protocol):
+    """What both kinds of context know without asking anybody."""
+
+    @property
+    def execution_id(self) -> str:
+        """The id that users see; the same for every attempt."""
+
+    @property
+    def job_id(self) -> str:
+        """The job's id in its tenant."""
+
+    @property
+    def tenant(self) -> str:
+        """The job's tenant."""
+
+    @property
+    def scheduled_for(self) -> datetime:
+        """The instant it was due, or asked for; aware, UTC."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first attempt that started, lost ones counted."""
+
+    @property
+    def fencing_token(self) -> int:
+        """Grows with every attempt of any execution: a resource can refuse a late writer by it."""
+
+    @property
+    def input(self) -> Any:
+        """What the execution was triggered with (JSON); None where nothing was given."""
+
+    @property
+    def checkpoint(self) -> Any:
+        """The last value saved by an earlier attempt (JSON); None where there is none."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt was asked to stop."""
+
+    @property
+    def log(self) -> Logger:
+        """A logger whose lines are kept with the execution's output."""
+
+
+class TaskContext(TaskFacts, Protocol):
+    """The context of an `async def` task."""
+
+    async def save(self, value: Any) -> None:
+        """Save a checkpoint (JSON) for the next attempt; durable when this returns."""
+
+    async def heartbeat(self) -> None:
+        """Say that the task is alive; for jobs with `heartbeat`."""
+
+    async def emit(self, event: str, payload: Any = None) -> None:
+        """Emit an event."""
+
+    async def once(self, key: str, ttl: float | str) -> Turn:
+        """Whether this attempt may do the piece of work named `key`."""
+
+
+class SyncTaskContext(TaskFacts, Protocol):
+    """The context of a plain `def` task: the same names, each returning when it is done."""
+
+    def save(self, value: Any) -> None:
+        """Save a checkpoint (JSON) for the next attempt; durable when this returns."""
+
+    def heartbeat(self) -> None:
+        """Say that the task is alive; for jobs with `heartbeat`."""
+
+    def emit(self, event: str, payload: Any = None) -> None:
+        """Emit an event."""
+
+    def once(self, key: str, ttl: float | str) -> Turn:
+        """Whether this attempt may do the piece of work named `key`."""
