@@ -66,21 +66,27 @@ WITH instants AS (
         WHERE h.job_key = $1 AND h.scheduled_for = w.first AND h.origin = 0 AND h.state = 'skipped'
         FOR UPDATE
     ) AS h
-), folded AS MATERIALIZED (
-    SELECT w.first, array_agg(w.scheduled_for) AS members
-    FROM weeks w
-    WHERE w.scheduled_for > w.first AND w.first IN (SELECT scheduled_for FROM firsts)
-    GROUP BY w.first
+), members AS MATERIALIZED (
+    SELECT w.first, h.*
+    FROM (
+        SELECT * FROM weeks
+        WHERE scheduled_for > first AND first IN (SELECT scheduled_for FROM firsts)
+        ORDER BY scheduled_for
+    ) AS w
+    CROSS JOIN LATERAL (
+        SELECT scheduled_for, last_scheduled_for, instants FROM execution_history h
+        WHERE h.job_key = $1 AND h.scheduled_for = w.scheduled_for AND h.origin = 0
+            AND h.state = 'skipped'
+        FOR UPDATE
+    ) AS h
 ), gone AS (
     DELETE FROM execution_history
-    WHERE job_key = $1 AND origin = 0 AND state = 'skipped'
-        AND scheduled_for = ANY(ARRAY(SELECT unnest(members) FROM folded))
-    RETURNING scheduled_for, last_scheduled_for, instants
+    WHERE job_key = $1 AND origin = 0
+        AND scheduled_for = ANY(ARRAY(SELECT scheduled_for FROM members))
 ), grown AS (
-    SELECT w.first, sum(g.instants) AS instants,
-        max(coalesce(g.last_scheduled_for, g.scheduled_for)) AS last
-    FROM gone g JOIN weeks w ON w.scheduled_for = g.scheduled_for
-    GROUP BY w.first
+    SELECT first, sum(instants) AS instants,
+        max(coalesce(last_scheduled_for, scheduled_for)) AS last
+    FROM members GROUP BY first
 )
 UPDATE execution_history h SET instants = h.instants + g.instants,
     last_scheduled_for = greatest(h.last_scheduled_for, g.last)

@@ -27,7 +27,8 @@ SELECT t.parent, d::date AS day
 FROM daily_tables() AS t
 CROSS JOIN LATERAL (SELECT max(day) + 1 AS day FROM days WHERE days.parent = t.parent) AS upto
 CROSS JOIN generate_series(
-    least($1, greatest(coalesce(upto.day, $1), $3))::timestamp, $2::timestamp, interval '1 day') AS d
+    least($1, greatest(coalesce(upto.day, $1), $3))::timestamp, $2::timestamp, interval '1 day'
+) AS d
 EXCEPT SELECT parent, day FROM days
 ORDER BY day, parent
 """

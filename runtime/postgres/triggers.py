@@ -36,6 +36,7 @@ NOT EXISTS (
     WHERE f.value IS DISTINCT FROM (p.payload #> string_to_array(f.key, '.'))
 )"""
 
+# Where nobody follows anybody, `ended` opens no batch.
 # events_order, job_triggers_event, job_triggers_parent, job_dependencies' key by parent.
 _FOLLOW = f"""
 WITH reader AS MATERIALIZED (
@@ -52,7 +53,10 @@ WITH reader AS MATERIALIZED (
 ), ended AS MATERIALIZED (
     SELECT b.xid, b.number, c.id, c.job_key, c.state
     FROM batch b CROSS JOIN LATERAL unnest(b.ids, b.job_keys, b.states) AS c(id, job_key, state)
-    WHERE c.state IN ({_ENDS})
+    WHERE c.state IN ({_ENDS}) AND (
+        (SELECT EXISTS (SELECT FROM job_triggers WHERE parent_key IS NOT NULL))
+        OR (SELECT EXISTS (SELECT FROM job_dependencies))
+    )
 ), parents AS MATERIALIZED (
     SELECT DISTINCT job_key, state FROM ended
 ), met AS MATERIALIZED (

@@ -6,6 +6,7 @@ of nodes at once, again after a lost answer, or not at all until the next poll.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from protocols.ports.store import Settled
 from runtime.postgres.dependencies import decide, gather
@@ -124,14 +125,53 @@ WITH waiting AS MATERIALIZED (
 """  # noqa: S608
 
 
+# What there is to look at, in one look: most of the time nothing. Each is a partial index that is
+# empty then.
+_LOOK_ALL: Final = """
+SELECT
+    EXISTS (SELECT FROM executions WHERE state = 'blocked') AS blocked,
+    EXISTS (
+        SELECT FROM executions WHERE state = 'blocked' AND reason = 'delayed' AND run_at <= $1
+    ) AS delayed,
+    EXISTS (SELECT FROM job_dependencies WHERE met_at IS NOT NULL) AS met,
+    EXISTS (SELECT FROM schedules WHERE after_s IS NOT NULL AND next_fire_at IS NULL) AS after
+"""
+_LOOK_AT: Final = """
+SELECT
+    EXISTS (
+        SELECT FROM executions WHERE state = 'blocked' AND job_key = ANY($2)
+        UNION ALL
+        SELECT FROM wait_edges WHERE parent_key = ANY($2)
+    ) AS blocked,
+    EXISTS (
+        SELECT FROM executions WHERE state = 'blocked' AND reason = 'delayed' AND run_at <= $1
+    ) AS delayed,
+    EXISTS (
+        SELECT FROM job_dependencies WHERE met_at IS NOT NULL AND child_key = ANY($2)
+    ) AS met,
+    EXISTS (
+        SELECT FROM schedules
+        WHERE after_s IS NOT NULL AND next_fire_at IS NULL AND job_key = ANY($2)
+    ) AS after
+"""
+
+
 async def settle(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
     """Unblock all that may run now, of these jobs and of those that wait for them, or of all."""
     here = None if job_keys is None else list(job_keys)
-    steps = [await step(pool, _WAKE, now), *await decide(pool, here, now=now)]
-    steps.append(await gather(pool, here, now=now))
-    turns = None if here is None else [*here, *(key for one in steps for key in one.job_keys)]
-    steps.append(await take_turns(pool, turns, now=now))
-    armed = await step(pool, _REARM, here)
+    look = (_LOOK_ALL, now) if here is None else (_LOOK_AT, now, here)
+    (seen,) = await pool.fetch(*look)
+    steps: list[Step] = []
+    if seen["delayed"]:
+        steps.append(await step(pool, _WAKE, now))
+    if seen["blocked"]:
+        steps += await decide(pool, here, now=now)
+    if seen["met"]:
+        steps.append(await gather(pool, here, now=now))
+    if seen["blocked"] or any(one.job_keys for one in steps):
+        turns = None if here is None else [*here, *(key for one in steps for key in one.job_keys)]
+        steps.append(await take_turns(pool, turns, now=now))
+    armed = await step(pool, _REARM, here) if seen["after"] else Step()
     return Settled(
         pools=sorted({name for one in steps for name in one.pools}),
         schedules_changed=armed.done > 0,

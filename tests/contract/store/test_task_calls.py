@@ -230,4 +230,5 @@ async def test_a_node_hears_whom_to_cancel_and_what_it_runs(books: Books):
     await books.row(job, state="running", when=at(2), incarnation=2, cancel_requested=True)
     await books.row(job, state="scheduled", when=at(3), cancel_requested=True)
     assert await task_calls.cancel_requests(books.pool, 1) == [two]
-    assert await task_calls.running(books.pool, 1) == [one, two]
+    await books.row(job, state="running", when=at(4), incarnation=1, pool="other")
+    assert await task_calls.running(books.pool, 1, "default") == [one, two]
