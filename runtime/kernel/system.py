@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -28,8 +29,9 @@ log = structlog.get_logger("tickwright.kernel")
 
 
 def log_failure(path: str, error: BaseException) -> None:
-    """The default reader of every exception that ended an actor."""
-    log.error("actor failed", actor=path, error=describe_error(error), exc_info=error)
+    """The default reader of every exception that ended an actor; shows no local variable."""
+    trace = "".join(traceback.format_exception(error))
+    log.error("actor failed", actor=path, error=describe_error(error), trace=trace)
 
 
 class ActorSystem:

@@ -216,3 +216,19 @@ async def test_deadlines_hold_on_a_real_loop_too(recorder):
         assert await waiting[0] == 0
         assert await ref.ask("more", deadline=0.02) == "more"
         assert system.deadlines.timed_out == 1
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_ask_is_left_alone_by_its_deadline(recorder):
+    wrong = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    async with ActorSystem() as system:
+        ref = system.spawn(lambda: recorder(gate=asyncio.Event()), name="a")
+        ref.tell("wait")
+        first, second = ref.ask(1, deadline=0.001), ref.ask(2, deadline=0.03)
+        first.cancel()
+        with pytest.raises(AskTimeout):
+            await second
+        assert system.deadlines.timed_out == 1
+        system.kill()
+    assert wrong == []

@@ -4,8 +4,9 @@ import asyncio
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
-from protocols.actor import Actor, ActorDead, Backoff, Props
+from protocols.actor import Actor, ActorDead, ActorFailed, Backoff, Props
 from runtime.kernel import ActorSystem
 from runtime.kernel.testkit import TestKit
 
@@ -379,3 +380,38 @@ def test_a_keyboard_interrupt_is_not_swallowed(recorder):
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert seen == [True]
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_exception_ends_the_system_and_is_raised(recorder):
+    class Alarm(BaseException):
+        pass
+
+    def alarm(_ctx):
+        raise Alarm
+
+    reached = []
+    with pytest.raises(Alarm):  # noqa: PT012 - the block is the subject
+        async with ActorSystem() as system:
+            system.spawn(recorder).tell(alarm)
+            await asyncio.Event().wait()
+            reached.append(True)
+    assert reached == []
+    assert len(system.nursery) == 0
+
+
+@pytest.mark.asyncio
+async def test_the_default_reader_of_failures_logs_them_without_local_variables(recorder):
+    def leak(_ctx):
+        secret = "hunter2"
+        raise ValueError(len(secret))
+
+    with capture_logs() as logs:
+        async with ActorSystem() as system:
+            ref = system.spawn(recorder, name="a")
+            with pytest.raises(ActorFailed):
+                await ref.ask(leak, deadline=1)
+    (entry,) = logs
+    assert (entry["actor"], entry["error"]) == ("/a", "ValueError: 7")
+    assert "raise ValueError(len(secret))" in entry["trace"]
+    assert "exc_info" not in entry
