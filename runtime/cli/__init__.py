@@ -1,0 +1,1 @@
+"""The console script `runtime`: what people type, and what they read."""

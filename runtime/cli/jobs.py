@@ -1,0 +1,110 @@
+"""`runtime jobs`: what is defined, when it fires next, and how it went."""
+
+from typing import Any
+
+import click
+
+from runtime.cli.arguments import DefaultGroup, json_option, limit_option
+from runtime.cli.client import Client, uses_node
+from runtime.cli.show import facts, instant, note, print_json, say, table
+
+
+@click.group(cls=DefaultGroup)
+def jobs_command() -> None:
+    """List, show, pause, resume and delete jobs; bare, it lists."""
+
+
+@jobs_command.command("list")
+@click.option("--tag", help="Only those that carry it.")
+@limit_option()
+@json_option
+@uses_node
+def list_(client: Client, *, tag: str | None, limit: int, as_json: bool) -> None:
+    """List jobs, the one made last first."""
+    found = client.listed("jobs", limit=limit, tag=tag)
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ("job", "schedule", "zone", "next", "last", "tags"),
+        [
+            (
+                job["job_id"],
+                job["schedule"],
+                job["timezone"],
+                _next(job),
+                job["last_state"],
+                job["tags"],
+            )
+            for job in found
+        ],
+        empty="no jobs: `runtime apply jobs.yaml` makes some",
+    )
+
+
+@jobs_command.command("show")
+@click.argument("job")
+@json_option
+@uses_node
+def show(client: Client, *, job: str, as_json: bool) -> None:
+    """Show one job with the version of its definition that is in force."""
+    found = client.get("jobs", job)
+    if as_json:
+        print_json(found)
+        return
+    spec: dict[str, Any] = found["spec"]
+    facts(
+        {
+            "job": found["job_id"],
+            "tenant": found["tenant"],
+            "source": found["source"],
+            "version": found["version"],
+            "schedule": found["schedule"],
+            "timezone": found["timezone"],
+            "next": _next(found),
+            "last": found["last_state"],
+            "tags": found["tags"] or None,
+            "dependents": found["dependents"] or None,
+            "paused": found["paused_reason"] if found["paused"] else None,
+            "in force": instant(found["in_force_at"]),
+        }
+    )
+    hidden = {"tenant", "job_id", "schedule", "tags"}
+    facts({f"  {name}": value for name, value in spec.items() if name not in hidden})
+
+
+@jobs_command.command("pause")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.option("--reason", help="Why; lists show it.")
+@uses_node
+def pause(client: Client, *, jobs: tuple[str, ...], reason: str | None) -> None:
+    """Pause jobs: their instants are recorded as skipped, what runs goes on."""
+    for job in jobs:
+        client.post("jobs", job, "pause", body={} if reason is None else {"reason": reason})
+        say(f"paused {job}")
+
+
+@jobs_command.command("resume")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@uses_node
+def resume(client: Client, *, jobs: tuple[str, ...]) -> None:
+    """Resume paused jobs."""
+    for job in jobs:
+        client.post("jobs", job, "resume")
+        say(f"resumed {job}")
+
+
+@jobs_command.command("delete")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@uses_node
+def delete(client: Client, *, jobs: tuple[str, ...]) -> None:
+    """Delete jobs; their history stays, and what runs goes on."""
+    for job in jobs:
+        client.delete("jobs", job)
+        note(f"deleted {job}")
+
+
+def _next(job: dict[str, Any]) -> Any:
+    if not job["enabled"]:
+        return "disabled"
+    return "paused" if job["paused"] else instant(job["next_fire_at"])

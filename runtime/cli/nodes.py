@@ -1,0 +1,110 @@
+"""`runtime nodes` and `runtime actors`: who runs the jobs, and the live supervision tree."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runtime.cli.arguments import DefaultGroup, json_option
+from runtime.cli.client import Client, uses_node
+from runtime.cli.failures import Failed, NotBuilt
+from runtime.cli.show import clean, console, instant, person, print_json, table
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+NOT_BUILT = "nodes drain: draining is not built yet: SIGTERM lets a node's running work finish"
+
+
+@click.group(cls=DefaultGroup)
+def nodes_command() -> None:
+    """List the nodes; bare, it lists."""
+
+
+@nodes_command.command("list")
+@json_option
+@uses_node
+def list_(client: Client, *, as_json: bool) -> None:
+    """List nodes with what they lead and run, and their last beat."""
+    found = client.listed("nodes", limit=0)
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ("node", "state", "incarnation", "leads", "running", "last beat", "clock", "url"),
+        [
+            (
+                node["name"],
+                node["state"],
+                node["incarnation"],
+                [f"{shard} (epoch {node['epochs'][str(shard)]})" for shard in node["leads"]],
+                [f"{name} {p['running']}/{p['slots']}" for name, p in node["pools"].items()],
+                instant(node["last_beat_at"]),
+                f"{node['clock_offset_s'] * 1000:+.1f}ms",
+                node["url"],
+            )
+            for node in found
+        ],
+        empty="no nodes",
+    )
+
+
+@nodes_command.command(
+    "drain",
+    hidden=True,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def drain() -> None:
+    """Refuse by name what is not built yet."""
+    raise NotBuilt(NOT_BUILT)
+
+
+@click.command()
+@click.option("--node", help="Of this node; default: the one that answers.")
+@json_option
+@uses_node
+def actors_command(client: Client, *, node: str | None, as_json: bool) -> None:
+    """Show the live supervision tree: states, mailboxes, restarts."""
+    if node is not None:
+        _insist_on(client, node)
+    found = client.get("actors")
+    if as_json:
+        print_json(found)
+    elif person():
+        console().print(_drawn(found))
+    else:
+        _plain(found, 0)
+
+
+def _insist_on(client: Client, name: str) -> None:
+    nodes = {one["name"]: one["url"] for one in client.listed("nodes", limit=0)}
+    if name not in nodes:
+        raise Failed(f"there is no node {name!r}: `runtime nodes` lists them")
+    if nodes[name] != client.url:
+        raise Failed(f"node {name} is at {nodes[name]}: ask it with --url {nodes[name]}")
+
+
+def _label(actor: dict[str, Any]) -> str:
+    told = [f"{actor['name']}  {actor['state']}"]
+    if actor.get("depth"):
+        told.append(f"{actor['depth']} waiting")
+    if actor.get("restarts"):
+        told.append(f"{actor['restarts']} restarts")
+    return clean("  ".join(told))
+
+
+def _plain(actor: dict[str, Any], level: int) -> None:
+    click.echo(f"{'  ' * level}{_label(actor)}")
+    for child in actor["children"]:
+        _plain(child, level + 1)
+
+
+def _drawn(actor: dict[str, Any]) -> "Tree":
+    from rich.tree import Tree  # noqa: PLC0415 - only a person waits for rich
+
+    tree = Tree(_label(actor))
+    pending = [(tree, actor)]
+    while pending:
+        branch, one = pending.pop()
+        pending += [(branch.add(_label(child)), child) for child in one["children"]]
+    return tree
