@@ -25,6 +25,7 @@ _REFUSALS: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidParameterValueError,  # `role "tickwright_node" does not exist`
     asyncpg.InsufficientPrivilegeError,
+    asyncpg.ClientConfigurationError,  # `database.url` is no URL of a database
 )
 # asyncpg tells of its own closed sessions by one class with a message; a wrong number of
 # arguments, which is our bug, is of that class too.

@@ -39,8 +39,8 @@ _TRIES: Final = 8
 Answer = TypeVar("Answer")
 
 # `place` is one's place in the job's turn: 1 has it, others wait behind the holder and the queue.
-# Of several under cancel_running only the newest stays. Indexes: executions_turn,
-# executions_blocked.
+# Of several under cancel_running only the newest stays. What needs no turn is not sorted for one.
+# Indexes: executions_turn, executions_blocked.
 _DECIDED: Final = f"""
 directed AS (
     SELECT a.*, CASE
@@ -51,14 +51,13 @@ directed AS (
         ELSE 'turn' END AS way
     FROM asked a
 ), standing AS (
-    SELECT d.*, d.way = 'turn' AND d.overlap = 'cancel_running' AND NOT d.patient
-        AND lead(true) OVER (PARTITION BY d.job_key, d.way ORDER BY d.scheduled_for, d.ord)
+    SELECT d.*, d.overlap = 'cancel_running' AND NOT d.patient
+        AND lead(true) OVER (PARTITION BY d.job_key ORDER BY d.scheduled_for, d.ord)
         IS TRUE AS overtaken
-    FROM directed d
+    FROM directed d WHERE d.way = 'turn'
 ), queued AS (
-    SELECT s.*, CASE WHEN s.way = 'turn' AND NOT s.overtaken THEN
-        row_number() OVER (
-            PARTITION BY s.job_key, s.way, s.overtaken ORDER BY s.scheduled_for, s.ord)
+    SELECT s.*, CASE WHEN NOT s.overtaken THEN
+        row_number() OVER (PARTITION BY s.job_key, s.overtaken ORDER BY s.scheduled_for, s.ord)
         + coalesce((
             SELECT 1 FROM executions t WHERE t.job_key = s.job_key AND t.holds_turn LIMIT 1), 0)
         + (SELECT count(*) FROM (
@@ -68,23 +67,22 @@ directed AS (
         END AS place
     FROM standing s
 ), placed AS MATERIALIZED (
-    SELECT q.*, q.place IS NOT DISTINCT FROM 1 AS holds_turn,
+    SELECT d.*, NULL::boolean AS overtaken, NULL::bigint AS place, false AS holds_turn,
+        CASE d.way WHEN 'skip' THEN 'skipped' WHEN 'go' THEN 'scheduled' ELSE 'blocked' END AS state,
+        CASE d.way WHEN 'skip' THEN d.skip WHEN 'gate' THEN 'dependency' WHEN 'delay' THEN 'delayed'
+        END AS reason
+    FROM directed d WHERE d.way <> 'turn'
+    UNION ALL
+    SELECT q.*, q.place IS NOT DISTINCT FROM 1,
         CASE
-            WHEN q.way = 'skip' THEN 'skipped'
-            WHEN q.way = 'go' OR q.place = 1 THEN 'scheduled'
+            WHEN q.place = 1 THEN 'scheduled'
             WHEN q.overtaken THEN 'cancelled'
-            WHEN q.way IN ('gate', 'delay') OR q.patient THEN 'blocked'
+            WHEN q.patient THEN 'blocked'
             WHEN q.overlap = 'skip' THEN 'skipped'
             WHEN q.overlap = 'queue' AND q.place > {QUEUED_MAX + 1} THEN 'skipped'
             ELSE 'blocked'
-        END AS state,
-        CASE
-            WHEN q.way = 'skip' THEN q.skip
-            WHEN q.way = 'go' OR q.place = 1 THEN NULL
-            WHEN q.way = 'gate' THEN 'dependency'
-            WHEN q.way = 'delay' THEN 'delayed'
-            ELSE 'overlap'
-        END AS reason
+        END,
+        CASE WHEN q.place IS DISTINCT FROM 1 THEN 'overlap' END
     FROM queued q
 )"""  # noqa: S608
 
