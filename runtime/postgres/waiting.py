@@ -86,21 +86,29 @@ _GRANT = f"""
 {changed("chosen")}
 """  # noqa: S608
 
-# schedules_after: those that wait for a finish. The row of the instant last fired is final as
-# soon as no row of the schedule is left among the hot ones.
+# schedules_after: those that wait for a finish. It has come as soon as nothing of the schedule is
+# left among the hot rows and nobody has the job's turn; a run by hand counts as one, too.
 _REARM = f"""
 WITH waiting AS MATERIALIZED (
-    SELECT s.job_key, s.after_s, s.cursor, ended.finished_at
+    SELECT s.job_key, s.after_s, s.cursor,
+        greatest(fired.finished_at, latest.finished_at) AS finished_at
     FROM schedules s
     LEFT JOIN LATERAL (
         SELECT h.finished_at FROM execution_history h
         WHERE h.job_key = s.job_key AND h.origin = 0
         ORDER BY h.scheduled_for DESC LIMIT 1
-    ) AS ended ON true
+    ) AS fired ON true
+    LEFT JOIN LATERAL (
+        SELECT h.finished_at FROM execution_history h
+        WHERE h.job_key = s.job_key
+        ORDER BY h.scheduled_for DESC LIMIT 1
+    ) AS latest ON true
     WHERE s.after_s IS NOT NULL AND s.next_fire_at IS NULL
         AND ($1::bigint[] IS NULL OR s.job_key = ANY($1))
         AND NOT EXISTS (
             SELECT FROM executions e WHERE e.job_key = s.job_key AND e.origin = 0
+            UNION ALL
+            SELECT FROM executions e WHERE e.job_key = s.job_key AND e.holds_turn
         )
     LIMIT {AT_ONCE}
 ), chosen AS MATERIALIZED (

@@ -332,3 +332,17 @@ async def test_after_goes_on_where_history_has_forgotten_the_finish(books: Books
     await books.schedule(job, cursor=NOW, after_s=60.0)
     await settle(books.pool, None, now=at(5))
     assert await books.one("SELECT next_fire_at FROM schedules") == at(60)
+
+
+@pytest.mark.asyncio
+async def test_after_counts_from_a_run_by_hand_as_well(books: Books):
+    job = await books.job("j")
+    await books.schedule(job, cursor=NOW, after_s=60.0)
+    await books.ended(job, "succeeded")
+    by_hand = await books.row(
+        job, state="running", when=at(5), incarnation=1, origin=77, holds_turn=True
+    )
+    assert not (await settle(books.pool, [job], now=at(6))).schedules_changed
+    await books.end(by_hand, "succeeded", at(30))
+    assert (await settle(books.pool, [job], now=at(31))).schedules_changed
+    assert await books.one("SELECT next_fire_at FROM schedules") == at(90)
