@@ -148,7 +148,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     changes: tuple[JobChange, ...] = ()
-    """Field by field, of what is updated."""
+    """Field by field, of what is updated: the first thousand jobs by id."""
     calendars: tuple[str, ...] = ()
     """Calendars that were added, changed or removed."""
 

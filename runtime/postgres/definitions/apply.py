@@ -6,6 +6,7 @@ What is unchanged makes no version. What changes takes force at once, for instan
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -43,6 +44,9 @@ from runtime.postgres.definitions.write import Change, adopt_jobs, write_jobs, w
 from runtime.postgres.operations.audit import counted, record
 from runtime.postgres.operations.session import Connection
 
+TOLD_MAX: Final = 1000
+"""Of how many updated jobs an answer tells each field; nobody reads more."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an apply will do, all checks passed."""
@@ -61,10 +65,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def answer(self) -> Applied:
         """The plan as users read it."""
-        changes = [
-            JobChange(c.spec.job_id, differences(c.old.spec, c.spec))
+        changed = [
+            (c.spec.job_id, c.old.spec, c.spec)
             for c in self.changes
             if c.old is not None and c.old.spec is not None
+        ]
+        changes = [
+            JobChange(job_id, differences(old, new))
+            for job_id, old, new in sorted(changed, key=lambda c: c[0])[:TOLD_MAX]
         ]
         updated = [c.spec.job_id for c in self.changes if c.old is not None]
         return Applied(
@@ -72,7 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             updated=tuple(sorted(updated + [job.job_id for job in self.adopted])),
             unchanged=tuple(sorted(self.unchanged)),
             deleted=tuple(sorted(self.pruned)),
-            changes=tuple(sorted(changes, key=lambda change: change.job_id)),
+            changes=tuple(changes),
             calendars=tuple(sorted({*self.calendars, *self.dropped_calendars})),
         )
 
@@ -186,9 +194,9 @@ async def make_plan(
         name: known.calendar for name, known in stored_calendars.items() if name not in dropped
     }
     resolved = resolve(jobs, {**standing, **calendars})
-    given = [spec.job_id for spec in jobs]
-    pruned = await read_absent(conn, tenant, source, given) if prune else {}
-    touched = await jobs_naming(conn, tenant, [*changed, *dropped], besides=[*given, *pruned])
+    ours = {spec.job_id for spec in jobs}
+    pruned = await read_absent(conn, tenant, source, ours) if prune else {}
+    touched = await jobs_naming(conn, tenant, [*changed, *dropped], besides=ours | pruned.keys())
     _refuse_dropped(dropped, touched)
     others = resolve([spec for _, spec in touched], {**standing, **calendars})
 
@@ -198,12 +206,11 @@ async def make_plan(
     stored = await read_jobs(
         conn, tenant, [(spec.job_id, text) for spec, text in zip(specs, texts, strict=True)]
     )
-    ours = [job for job in stored.values() if job.job_id in set(given)]
-    foreign = [job for job in ours if job.source != source]
+    foreign = [job for job in stored.values() if job.job_id in ours and job.source != source]
     if foreign and not adopt:
         _refuse_foreign(foreign)
     named = await _check_links(conn, tenant, resolved, stored, pruned)
-    await refuse_needed(conn, list(pruned.values()), rewritten=set(given))
+    await refuse_needed(conn, list(pruned.values()), rewritten=ours)
 
     changes = []
     unchanged = []

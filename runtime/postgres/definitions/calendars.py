@@ -5,6 +5,7 @@ enumerates years later is what was in force. A changed calendar is a new version
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Final
@@ -39,7 +40,7 @@ _JOBS_NAMING: Final = """
 SELECT j.job_id, j.source, v.spec::text AS spec
 FROM jobs j
 JOIN job_versions v ON v.job_key = j.job_key AND v.version = j.version
-WHERE j.tenant = $1 AND j.deleted_at IS NULL AND j.job_id <> ALL($3::text[])
+WHERE j.tenant = $1 AND j.deleted_at IS NULL
     AND v.spec -> 'schedule' -> 'calendars' ?| $2::text[]
 """
 
@@ -98,13 +99,16 @@ def resolve(jobs: Sequence[JobSpec], calendars: Mapping[str, Calendar]) -> list[
 
 
 async def jobs_naming(
-    conn: Connection, tenant: str, names: Sequence[str], *, besides: Sequence[str]
+    conn: Connection, tenant: str, names: Sequence[str], *, besides: AbstractSet[str]
 ) -> list[tuple[str, JobSpec]]:
     """(source, version in force) of every job that names one of these, but for those given."""
     if not names:
         return []
-    rows = await conn.fetch(_JOBS_NAMING, tenant, names, besides)
-    return [(row["source"], msgspec.json.decode(row["spec"], type=JobSpec)) for row in rows]
+    return [
+        (row["source"], msgspec.json.decode(row["spec"], type=JobSpec))
+        for row in await conn.fetch(_JOBS_NAMING, tenant, names)
+        if row["job_id"] not in besides
+    ]
 
 
 async def write_calendars(

@@ -88,6 +88,18 @@ async def move_schedules(
         keys: job keys by id.
         now: when they take force.
     """
+    for part in chunks(changes):
+        await _move(conn, part, tenant=tenant, keys=keys, now=now)
+
+
+async def _move(
+    conn: Connection,
+    changes: Sequence[Change],
+    *,
+    tenant: str,
+    keys: Mapping[str, int],
+    now: datetime,
+) -> None:
     old_keys = [c.old.job_key for c in changes if c.old is not None]
     await withdraw(conn, old_keys, now=now)
     stored = await lock_schedules(conn, old_keys)
@@ -101,7 +113,8 @@ async def move_schedules(
             gone.append(key)
         else:
             rows.append(_row(change, key, stored.get(key), key in have_run, now))
-    await _write(conn, rows, tenant)
+    if rows:
+        await _write(conn, rows, tenant)
     if gone:
         await conn.execute(_DELETE, gone)
 
@@ -234,17 +247,16 @@ async def _have_run(conn: Connection, changes: Sequence[Change]) -> set[int]:
 
 
 async def _write(conn: Connection, rows: Sequence[_Row], tenant: str) -> None:
-    for part in chunks(rows):
-        await conn.execute(
-            _UPSERT,
-            tenant,
-            [r.job_key for r in part],
-            [r.shard for r in part],
-            [r.version for r in part],
-            [r.cursor for r in part],
-            [r.next_fire_at for r in part],
-            [r.catchup_from for r in part],
-            [r.catchup_until for r in part],
-            [r.anchor for r in part],
-            [r.after_s for r in part],
-        )
+    await conn.execute(
+        _UPSERT,
+        tenant,
+        [r.job_key for r in rows],
+        [r.shard for r in rows],
+        [r.version for r in rows],
+        [r.cursor for r in rows],
+        [r.next_fire_at for r in rows],
+        [r.catchup_from for r in rows],
+        [r.catchup_until for r in rows],
+        [r.anchor for r in rows],
+        [r.after_s for r in rows],
+    )

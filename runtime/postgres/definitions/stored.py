@@ -1,6 +1,7 @@
 """What the store holds of jobs before a change: versions in force, schedule rows, dependencies."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -12,8 +13,9 @@ from runtime.postgres.operations.session import Connection
 
 Item = TypeVar("Item")
 
-CHUNK: Final = 10_000
-"""How many rows one statement carries; more would only make its parameters large."""
+CHUNK: Final = 2000
+"""How many rows one statement carries, and how many jobs are worked on between two statements:
+the node's loop beats on meanwhile."""
 
 
 class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,26 +43,43 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True):
 
 # Definitions of one tenant change one after the other; what fires goes by row locks.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tickwright.definitions:' || $1, 0))"
+# A first apply fills tables that statistics still take for empty: without this each chunk of it
+# would read all that the chunks before it wrote.
+_PIN: Final = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true),
+    set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)
+"""
 
-# Indexes: jobs_name, job_versions_pkey.
+# Indexes: jobs_name, job_versions_pkey. Of the indexes of jobs only jobs_name is in the order that
+# is asked for; by jobs_newest all jobs of the tenant would be read for each.
 _JOBS: Final = """
 SELECT j.job_key, j.job_id, j.version, j.source, j.paused,
     CASE WHEN v.spec = n.spec::jsonb THEN NULL ELSE v.spec::text END AS spec
 FROM unnest($2::text[], $3::text[]) AS n (job_id, spec)
-JOIN jobs j ON j.tenant = $1 AND j.job_id = n.job_id AND j.deleted_at IS NULL
+CROSS JOIN LATERAL (
+    SELECT * FROM jobs
+    WHERE tenant = $1 AND job_id BETWEEN n.job_id AND n.job_id AND deleted_at IS NULL
+    ORDER BY job_id LIMIT 1
+) AS j
 JOIN job_versions v ON v.job_key = j.job_key AND v.version = j.version
 """
 
 # Index: jobs_name.
 _KEYS: Final = """
-SELECT job_id, job_key FROM jobs
-WHERE tenant = $1 AND job_id = ANY($2::text[]) AND deleted_at IS NULL
+SELECT j.job_id, j.job_key
+FROM unnest($2::text[]) AS n (job_id)
+CROSS JOIN LATERAL (
+    SELECT job_id, job_key FROM jobs
+    WHERE tenant = $1 AND job_id BETWEEN n.job_id AND n.job_id AND deleted_at IS NULL
+    ORDER BY job_id LIMIT 1
+) AS j
 """
 
 # Index: jobs_source.
 _OF_SOURCE: Final = """
 SELECT job_id, job_key FROM jobs
-WHERE tenant = $1 AND source = $2 AND deleted_at IS NULL AND job_id <> ALL($3::text[])
+WHERE tenant = $1 AND source = $2 AND deleted_at IS NULL
 """
 
 # Index: schedules_pkey. Locked in the order of job keys, as every batch locks them.
@@ -87,7 +106,7 @@ JOIN jobs c ON c.job_key = up.child_key
 
 # Indexes: job_dependencies_pkey, job_triggers_parent.
 _DEPENDENTS: Final = """
-SELECT DISTINCT p.job_id AS parent, c.job_id AS child
+SELECT DISTINCT p.job_id AS parent, c.job_id AS child, c.job_key AS child_key
 FROM (
     SELECT parent_key, child_key FROM job_dependencies WHERE parent_key = ANY($1::bigint[])
     UNION
@@ -95,7 +114,6 @@ FROM (
 ) d
 JOIN jobs p ON p.job_key = d.parent_key
 JOIN jobs c ON c.job_key = d.child_key AND c.deleted_at IS NULL
-WHERE d.child_key <> ALL($1::bigint[])
 ORDER BY parent, child
 """
 
@@ -112,6 +130,7 @@ def chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 async def lock_definitions(conn: Connection, tenant: str) -> None:
     """Wait until nobody else changes this tenant's definitions, until the transaction ends."""
     await conn.execute(_LOCK, tenant)
+    await conn.execute(_PIN)
 
 
 async def read_jobs(
@@ -136,16 +155,16 @@ async def read_jobs(
 
 async def read_keys(conn: Connection, tenant: str, ids: Iterable[str]) -> dict[str, int]:
     """The keys of those of these jobs that exist."""
-    rows = await conn.fetch(_KEYS, tenant, list(ids))
+    rows = await conn.fetch(_KEYS, tenant, list(dict.fromkeys(ids)))
     return {row["job_id"]: row["job_key"] for row in rows}
 
 
 async def read_absent(
-    conn: Connection, tenant: str, source: str, given: Iterable[str]
+    conn: Connection, tenant: str, source: str, given: AbstractSet[str]
 ) -> dict[str, int]:
     """Jobs of this source, by id, that are not among those given."""
-    rows = await conn.fetch(_OF_SOURCE, tenant, source, list(given))
-    return {row["job_id"]: row["job_key"] for row in rows}
+    rows = await conn.fetch(_OF_SOURCE, tenant, source)
+    return {row["job_id"]: row["job_key"] for row in rows if row["job_id"] not in given}
 
 
 async def lock_schedules(conn: Connection, keys: Iterable[int]) -> dict[int, StoredSchedule]:
@@ -167,7 +186,9 @@ async def read_ancestry(conn: Connection, keys: Iterable[int]) -> dict[str, set[
 
 async def read_dependents(conn: Connection, keys: Iterable[int]) -> list[tuple[str, str]]:
     """(job, who needs it) for every other job that depends on, or is triggered by, these."""
-    return [(r["parent"], r["child"]) for r in await conn.fetch(_DEPENDENTS, list(keys))]
+    ours = set(keys)
+    rows = await conn.fetch(_DEPENDENTS, list(ours))
+    return [(r["parent"], r["child"]) for r in rows if r["child_key"] not in ours]
 
 
 async def some_ids(conn: Connection, tenant: str) -> list[str]:

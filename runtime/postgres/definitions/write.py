@@ -1,4 +1,4 @@
-"""Writes jobs and versions, ten thousand a statement; locks and checks were done before."""
+"""Writes jobs and versions, two thousand a statement; locks and checks were done before."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -9,7 +9,7 @@ import msgspec
 
 from protocols.instants import iso
 from protocols.views import AuditView, Page
-from runtime.postgres.operations.cursors import cursor_of, page_size, place_of
+from runtime.postgres.operations.cursors import cursor_of, number_of, page_size
 from runtime.postgres.operations.session import Connection
 
 IDS_MAX: Final = 100
@@ -55,7 +55,7 @@ async def list_audit(
 ) -> Page[AuditView]:
     """What was changed in this tenant, newest first."""
     size = page_size(limit)
-    before = place_of(cursor, int) if cursor else (1 << 63) - 1
+    before = number_of(cursor)
     rows = await conn.fetch(_LIST, tenant, before, size + 1)
     following = cursor_of(rows[size - 1]["number"]) if len(rows) > size else None
     return Page(tuple(_view(row) for row in rows[:size]), following)

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -10,6 +10,8 @@ from protocols.errors import InvalidError, Problem
 
 PAGE_MAX = 1000
 """The most items that one page holds."""
+
+_KEY_MAX: Final = (1 << 63) - 1
 
 Place = TypeVar("Place")
 
@@ -33,6 +35,16 @@ def place_of(cursor: str, of: type[Place]) -> Place:
             ("cursor",), "is not a cursor of this list: give one that a page ended by"
         )
         raise InvalidError((problem,)) from error
+
+
+def number_of(cursor: str | None) -> int:
+    """The key below which a page of a list by keys begins; the highest there is without a cursor.
+
+    Raises:
+        InvalidError: it is no such cursor.
+    """
+    key = place_of(cursor, int) if cursor else _KEY_MAX
+    return max(0, min(key, _KEY_MAX))
 
 
 def page_size(limit: int) -> int:

@@ -5,12 +5,10 @@ from typing import Final
 
 from protocols.instants import iso
 from protocols.views import DeadLetterView, Page
-from runtime.postgres.operations.cursors import cursor_of, page_size, place_of
+from runtime.postgres.operations.cursors import cursor_of, number_of, page_size
 from runtime.postgres.operations.names import keys_ever
 from runtime.postgres.operations.rows import FILED, execution_fields
 from runtime.postgres.operations.session import Connection
-
-_ID_MAX: Final = (1 << 63) - 1
 
 # Index: execution_history_dead, which holds these and no others.
 _LIST: Final = f"""
@@ -43,7 +41,7 @@ async def list_dead_letters(
         InvalidError: the cursor is none of this list.
     """
     size = page_size(limit)
-    before = min(place_of(cursor, int), _ID_MAX) if cursor else _ID_MAX
+    before = number_of(cursor)
     keys = None if job_id is None else await keys_ever(conn, tenant, job_id)
     rows = await conn.fetch(_LIST, tenant, before, keys, since, size + 1)
     items = tuple(

@@ -15,7 +15,7 @@ from protocols.errors import InvalidError, NotFoundError, Problem
 from protocols.executions import FINAL, State
 from protocols.ids import execution_id, execution_key
 from protocols.views import AttemptView, ExecutionDetail, ExecutionView, Page
-from runtime.postgres.operations.cursors import cursor_of, page_size, place_of
+from runtime.postgres.operations.cursors import cursor_of, number_of, page_size, place_of
 from runtime.postgres.operations.names import keys_ever
 from runtime.postgres.operations.rows import (
     FILED,
@@ -169,8 +169,7 @@ async def list_executions(
         raise InvalidError((Problem(("state",), f"{shown(state)} is no state: {known}"),))
     size = page_size(limit)
     if job_id is None:
-        before = place_of(cursor, int) if cursor else _ID_MAX
-        arguments: tuple[Any, ...] = (min(before, _ID_MAX), since)
+        arguments: tuple[Any, ...] = (number_of(cursor), since)
         rows = await conn.fetch(_LIST_ALL[state], tenant, size + 1, now, *arguments)
     else:
         keys = await keys_ever(conn, tenant, job_id)

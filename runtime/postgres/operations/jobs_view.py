@@ -8,12 +8,10 @@ import msgspec
 from protocols.instants import iso
 from protocols.jobs import JobSpec
 from protocols.views import JobDetail, JobView, Page
-from runtime.postgres.operations.cursors import cursor_of, page_size, place_of
+from runtime.postgres.operations.cursors import cursor_of, number_of, page_size
 from runtime.postgres.operations.names import unknown
 from runtime.postgres.operations.rows import when
 from runtime.postgres.operations.session import Connection
-
-_ID_MAX: Final = (1 << 63) - 1
 
 _COLUMNS: Final = """
     j.job_key, j.tenant, j.job_id, j.source, j.version, j.enabled, j.paused, j.paused_reason,
@@ -61,13 +59,16 @@ FROM (
 ORDER BY page.job_key DESC
 """  # noqa: S608 - joined from constants
 
-# Index: job_tags_pkey.
+# Index: job_tags_pkey; a deleted job has no tags.
 _LIST_TAGGED: Final = f"""
 SELECT page.*, {_SHOWN}
 FROM (
-    SELECT {_COLUMNS} FROM job_tags t JOIN jobs j ON j.job_key = t.job_key
-    WHERE t.tenant = $1 AND t.tag = $4 AND t.job_key < $2 AND j.deleted_at IS NULL
-    ORDER BY t.job_key DESC LIMIT $3
+    SELECT {_COLUMNS} FROM (
+        SELECT t.job_key FROM job_tags t
+        WHERE t.tenant = $1 AND t.tag = $4 AND t.job_key < $2
+        ORDER BY t.job_key DESC LIMIT $3
+    ) AS tagged
+    JOIN jobs j ON j.job_key = tagged.job_key
 ) AS page
 {_BESIDE}
 ORDER BY page.job_key DESC
@@ -109,7 +110,7 @@ async def list_jobs(
         InvalidError: the cursor is none of this list.
     """
     size = page_size(limit)
-    before = min(place_of(cursor, int), _ID_MAX) if cursor else _ID_MAX
+    before = number_of(cursor)
     if tag is None:
         rows = await conn.fetch(_LIST, tenant, before, size + 1)
     else:

