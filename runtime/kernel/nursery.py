@@ -19,7 +19,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # a set would end them in no order
         self._close: asyncio.Future[None] = self._loop.create_future()
         self._look: asyncio.Future[None] | None = None
         self.error: BaseException | None = None
@@ -37,12 +37,12 @@ class Nursery:
     ) -> "asyncio.Task[None]":
         """Start a task of this nursery, for one actor."""
         task = self._loop.create_task(work, name=f"{owner.name}{purpose}")
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled():
             error = task.exception()
             if error is not None and self.error is None:
@@ -73,6 +73,11 @@ class Nursery:
             await self._reap()
         if self.error is not None:
             raise self.error
+
+    async def wait_empty(self) -> None:
+        """Return once no task is left; after `close` that is as soon as all obey."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
 
     async def _reap(self) -> None:
         """Cancel until they end; a task may swallow a cancel, so it is said again and again."""

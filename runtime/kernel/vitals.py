@@ -278,7 +278,10 @@ class Vitals(Lanes):
         for item in [item for item in self.system_lane if isinstance(item, Outcome)]:
             self.system_lane.remove(item)
         stashed, self.stashed = self.stashed, None
-        if stashed:
+        if self.closed:  # a killed parent has ended it already
+            for item in stashed or ():
+                self.bury(item, "dead", ActorDead(f"{self.path} has ended"))
+        elif stashed:
             self.push_front(stashed)
         self.ticks = self.watching = self.pipes = self.actor = self.ctx = None
         self.current = self.waiter = self.task = self.failing = None
@@ -286,5 +289,8 @@ class Vitals(Lanes):
 
     def abort(self) -> None:
         """The whole system is being cancelled: no more awaiting, everyone who waits is told."""
+        item, self.current = self.current, None
+        if item is not None and not isinstance(item, Tick | Outcome):
+            self.bury(item, "cancelled", ActorDead(f"{self.path} was killed"))
         self.release(None)
         self.terminate("killed")

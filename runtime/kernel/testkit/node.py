@@ -100,4 +100,5 @@ class TestSystem(ActorSystem):
         """End the node as kill -9 would: no `on_stop`, its messages and timers gone."""
         self.time.end()
         self.kill()
-        await self.wait_stopped()
+        with self.network.clock.hold():
+            await self.nursery.wait_empty()
