@@ -8,7 +8,7 @@ from runtime.hosts.guardian import Guardian, GuardianLost, UnitEvent
 from runtime.hosts.python_host import how_it_ended
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import Began, Ended, Refused
-from runtime.hosts.work import ENDED_AS, Desk, Work, output_of
+from runtime.hosts.work import ENDED_AS, Desk, Work, output_of, withdrawn_as
 
 LAST_LINE_BYTES_MAX = 300
 
@@ -80,8 +80,7 @@ class CommandRunner:
                 if work.reason is None:
                     self._desk.finish(work, "failed", at_ns=event.at_ns, error=event.error)
                 else:
-                    state = "unstarted" if work.reason == "shutdown" else ENDED_AS[work.reason]
-                    self._desk.finish(work, state, error=work.why())
+                    self._desk.finish(work, withdrawn_as(work), error=work.why())
             case Ended():
                 self._on_ended(work, task, event)
             case GuardianLost():

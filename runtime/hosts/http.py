@@ -10,14 +10,12 @@ import msgspec
 
 from protocols.jobs import HttpExpect, HttpTask
 from protocols.ports.executor import OutcomeState, Output
+from runtime.hosts.http_clients import REDIRECTS_MAX, Clients
 from runtime.hosts.owned import OwnedTasks
 from runtime.hosts.settings import HostSettings
-from runtime.hosts.work import ENDED_AS, Desk, Work
+from runtime.hosts.work import ENDED_AS, Desk, Work, withdrawn_as
 
-REDIRECTS_MAX = 10
-CONNECT_S = 30.0
 PORT_MAX = 65_535
-CONNECTIONS_MAX = 1000
 
 
 class HttpRunner:
@@ -27,7 +25,7 @@ class HttpRunner:
         self._settings = settings
         self._desk = desk
         self._tasks = OwnedTasks(self._attempt)
-        self._client: httpx.AsyncClient | None = None
+        self._clients = Clients()
         self._scopes: dict[int, anyio.CancelScope] = {}
 
     async def run(self) -> None:
@@ -41,7 +39,6 @@ class HttpRunner:
     def start(self, works: list[Work]) -> None:
         """Send these."""
         for work in works:
-            self._scopes[work.token] = anyio.CancelScope()
             self._tasks.start(work)
 
     def begun_ns(self, work: Work) -> int:
@@ -52,17 +49,13 @@ class HttpRunner:
         """Drop the connection."""
         scope = self._scopes.get(work.token)
         if self._tasks.withdraw(work):
-            del self._scopes[work.token]
-            state = "unstarted" if work.reason == "shutdown" else ENDED_AS[work.reason or "cancel"]
-            self._desk.finish(work, state, error=work.why())
+            self._desk.finish(work, withdrawn_as(work), error=work.why())
         elif scope is not None:
             scope.cancel()
 
     async def close(self) -> None:
         """Close idle connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._clients.close()
 
     async def _attempt(self, work: Work) -> None:
         task = work.assignment.task
@@ -71,9 +64,13 @@ class HttpRunner:
         error: str | None = "the node ended"
         output: Output | None = None
         result: bytes | None = None
+        if work.is_ending():
+            self._desk.finish(work, withdrawn_as(work), error=work.why())
+            return
         self._desk.begun(work, time.monotonic_ns())
+        scope = self._scopes[work.token] = anyio.CancelScope()
         try:
-            with self._scopes[work.token]:
+            with scope:
                 status, reason, headers, body, size = await self._send(work, task)
                 output = Output(head=shown(status, reason, headers, body), omitted_bytes=size)
                 error = unexpected(task.expect, status, reason, body)
@@ -89,14 +86,6 @@ class HttpRunner:
 
     async def _send(self, work: Work, task: HttpTask) -> tuple[int, str, httpx.Headers, bytes, int]:
         """Status, reason, headers, the body within its bound, and how much of it was left out."""
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                follow_redirects=True,
-                max_redirects=REDIRECTS_MAX,
-                timeout=httpx.Timeout(None, connect=CONNECT_S),
-                limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
-                trust_env=False,
-            )
         content, kind = encoded(task.body)
         headers = {
             **({"Content-Type": kind} if kind is not None else {}),
@@ -105,11 +94,11 @@ class HttpRunner:
         }
         most = self._settings.http_body_bytes_max
         kept, size = bytearray(), 0
-        request = self._client.build_request(
-            task.method, task.url, headers=headers, content=content
-        )
-        response = await self._client.send(request, stream=True)
+        client = self._clients.take(task.url)
+        response: httpx.Response | None = None
         try:
+            request = client.build_request(task.method, task.url, headers=headers, content=content)
+            response = await client.send(request, stream=True)
             async for piece in response.aiter_bytes():
                 size += len(piece)
                 kept += piece[: most - len(kept)]
@@ -117,8 +106,9 @@ class HttpRunner:
                     break  # endless, or nothing that a task's answer should be
         finally:
             with anyio.CancelScope(shield=True):
-                await response.aclose()
-        self._client.cookies.clear()
+                if response is not None:
+                    await response.aclose()
+                await self._clients.give_back(client, task.url)
         left_out = size - len(kept)
         return response.status_code, response.reason_phrase, response.headers, bytes(kept), left_out
 

@@ -25,7 +25,7 @@ from runtime.hosts.child.contexts import SyncContext, TaskContext
 from runtime.hosts.owned import OwnedTasks
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import SUCCEEDED, Run, Spec
-from runtime.hosts.work import ENDED_AS, Desk, Work, output_of
+from runtime.hosts.work import ENDED_AS, Desk, Work, output_of, withdrawn_as
 
 
 class InlineRunner:
@@ -67,7 +67,6 @@ class InlineRunner:
                 error = f"this program has no function {task.target!r}"
                 self._desk.finish(work, "unstarted", unimportable=True, error=error)
                 continue
-            self._scopes[work.token] = anyio.CancelScope()
             self._tasks.start(work)
 
     def begun_ns(self, work: Work) -> int:
@@ -77,9 +76,7 @@ class InlineRunner:
     def end(self, work: Work) -> None:
         """Set `ctx.cancelled` and cancel at the next await."""
         if self._tasks.withdraw(work):
-            del self._scopes[work.token]
-            state = "unstarted" if work.reason == "shutdown" else ENDED_AS[work.reason or "cancel"]
-            self._desk.finish(work, state, error=work.why())
+            self._desk.finish(work, withdrawn_as(work), error=work.why())
             return
         attempt, scope = self._attempts.get(work.token), self._scopes.get(work.token)
         if attempt is not None:
@@ -119,6 +116,9 @@ class InlineRunner:
     async def _attempt(self, work: Work) -> None:
         given, task = work.assignment, work.assignment.task
         assert isinstance(task, PythonTask)
+        if work.is_ending():
+            self._desk.finish(work, withdrawn_as(work), error=work.why())
+            return
         spec = Spec(0, given.tenant, given.job_id, task.target, task.args, task.kwargs)
         run = Run(
             work.token, 0, given.execution_id, given.attempt, given.scheduled_for_ns,
@@ -128,11 +128,12 @@ class InlineRunner:
         self._attempts[work.token], self._works[work.token] = attempt, work
         current.set(attempt)
         self._desk.begun(work, time.monotonic_ns())
+        scope = self._scopes[work.token] = anyio.CancelScope()
         state: OutcomeState = "lost"
         error: str | None = "the program ended"
         exit_code, result, unimportable = None, None, False
         try:
-            with self._scopes[work.token]:
+            with scope:
                 value = await self._call(attempt)
                 result, error = encode_result(value, self._settings.result_bytes_max)
                 state = "succeeded" if error is None else "failed"

@@ -1,10 +1,10 @@
 """Tasks in the node itself, begun from callbacks and owned by one group."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
-import anyio.abc
 
 from runtime.hosts.work import Work
 
@@ -14,16 +14,17 @@ class OwnedTasks:
 
     def __init__(self, attempt: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
         self._attempt = attempt
-        self._group: anyio.abc.TaskGroup | None = None
+        self._group: asyncio.TaskGroup | None = None
         self._waiting: dict[int, Work] = {}
 
     async def run(self) -> None:
         """Own the tasks until cancelled."""
-        async with anyio.create_task_group() as group:
+        # Not anyio's group, which begins tasks only from within a task: a sink is called back.
+        async with asyncio.TaskGroup() as group:
             self._group = group
             waiting, self._waiting = self._waiting, {}
             for work in waiting.values():
-                group.start_soon(self._attempt, work)
+                group.create_task(self._attempt(work))
             try:
                 await anyio.sleep_forever()
             finally:
@@ -34,7 +35,7 @@ class OwnedTasks:
         if self._group is None:
             self._waiting[work.token] = work
         else:
-            self._group.start_soon(self._attempt, work)
+            self._group.create_task(self._attempt(work))
 
     def withdraw(self, work: Work) -> bool:
         """Forget one that still waits for `run`; False if it does not."""

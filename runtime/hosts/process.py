@@ -8,7 +8,7 @@ from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.shared import report
 from runtime.hosts.wire import SUCCEEDED, Ask, Done, Ended, Held, Taken
-from runtime.hosts.work import ENDED_AS, Desk, Work, output_of
+from runtime.hosts.work import ENDED_AS, Desk, Work, output_of, withdrawn_as
 
 
 class ProcessRunner:
@@ -92,9 +92,7 @@ class ProcessRunner:
             self._forget_kill(work)
             begun = work.begun_ns != 0 or work.number <= host.started
             if work.reason is not None:
-                state = ENDED_AS[work.reason]
-                if work.reason == "shutdown" and not begun:
-                    state = "unstarted"
+                state = ENDED_AS[work.reason] if begun else withdrawn_as(work)
                 self._desk.finish(work, state, error=work.why(), output=output)
             elif not begun:
                 self._desk.finish(work, "unstarted", error=why)

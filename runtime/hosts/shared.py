@@ -7,7 +7,7 @@ from runtime.hosts.guardian import GuardianLost, UnitEvent
 from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import CANCELLED, SUCCEEDED, UNIMPORTABLE, UNSTARTED, Ask, Done, Held
-from runtime.hosts.work import ENDED_AS, Desk, Work, output_of
+from runtime.hosts.work import ENDED_AS, Desk, Work, output_of, withdrawn_as
 
 RETIRED_MAX = 3
 """Held hosts that may wait for their end beside the one in use."""
@@ -125,8 +125,7 @@ class SharedRunner:
             if work.reason is None:
                 again.append(work)
             else:
-                state = "unstarted" if work.reason == "shutdown" else ENDED_AS[work.reason]
-                self._desk.finish(work, state, error=work.why())
+                self._desk.finish(work, withdrawn_as(work), error=work.why())
         if again:
             self.start(again)
 
@@ -194,10 +193,7 @@ def report(desk: Desk, work: Work, done: Done) -> None:
         desk.finish(work, "unstarted", error=done.error, unimportable=True, output=output)
     elif done.state == UNSTARTED:
         work.begun_ns = 0
-        reason = work.reason or "shutdown"
-        desk.finish(
-            work, "unstarted" if reason == "shutdown" else ENDED_AS[reason], error=work.why()
-        )
+        desk.finish(work, withdrawn_as(work), error=work.why())
     elif done.state == CANCELLED:
         state = ENDED_AS[work.reason] if work.reason is not None else "failed"
         desk.finish(work, state, at_ns=done.finished_ns, error=work.why(), output=output)

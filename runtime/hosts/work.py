@@ -43,6 +43,10 @@ class Work:
         self.beat_ns = 0
         self.reason: Reason | None = None
 
+    def is_ending(self) -> bool:
+        """Asked anew: it may become so while its runner waits."""
+        return self.reason is not None
+
     def why(self) -> str:
         """What a person reads about an attempt that the node ended."""
         match self.reason:
@@ -55,6 +59,13 @@ class Work:
                 return f"no heartbeat for {3 * beat_s:g} s, three times its interval"
             case _:
                 return "given back: the node shuts down"
+
+
+def withdrawn_as(work: Work) -> OutcomeState:
+    """What becomes of an attempt that was told to end before its first line."""
+    if work.reason is None or work.reason == "shutdown":
+        return "unstarted"
+    return ENDED_AS[work.reason]
 
 
 class Desk(Protocol):

@@ -165,13 +165,13 @@ def test_the_contexts_are_what_users_annotate():
     from protocols import task_context
     from runtime.hosts.child import contexts
 
-    for promised, given in (
+    for promised, built in (
         (task_context.TaskContext, contexts.TaskContext),
         (task_context.SyncTaskContext, contexts.SyncContext),
     ):
         names = {name for name in dir(promised) if not name.startswith("_")}
-        assert names == {name for name in dir(given) if not name.startswith("_")}
+        assert names == {name for name in dir(built) if not name.startswith("_")}
         for name in ("save", "heartbeat", "emit", "once"):
-            ours, theirs = getattr(given, name), getattr(promised, name)
+            ours, theirs = getattr(built, name), getattr(promised, name)
             assert inspect.signature(ours) == inspect.signature(theirs)
             assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)

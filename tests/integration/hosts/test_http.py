@@ -144,6 +144,22 @@ async def test_a_cancel_drops_the_connection(house: House, site: Site):
     assert (await house.outcome_of(job)).state == "cancelled"
 
 
+async def test_a_start_and_a_cancel_from_a_callback(house: House, site: Site):
+    """The sink runs in one, and whoever hears of an end there may start the next at once."""
+    jobs = []
+
+    def callback():
+        jobs.append(house.begin(HttpTask(url=site.url + "/")))
+        jobs.append(house.begin(HttpTask(url=site.url + "/slow")))
+        house.executor.cancel(jobs[1].id, jobs[1].fencing_token)
+
+    asyncio.get_running_loop().call_soon(callback)
+    await eventually(lambda: jobs)
+    assert (await house.outcome_of(jobs[0])).state == "succeeded"
+    assert (await house.outcome_of(jobs[1])).state == "cancelled"
+    assert [request["path"] for request in site.requests] == ["/"]
+
+
 async def test_tasks_share_no_cookie(house: House, site: Site):
     await house.run(HttpTask(url=site.url + "/cookie"))
     await house.run(HttpTask(url=site.url + "/"))

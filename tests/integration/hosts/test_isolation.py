@@ -1,6 +1,7 @@
 """What one task does to itself, it does to nobody else: held loops, crashes, killed processes."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -258,6 +259,25 @@ async def test_a_killed_guardian_loses_what_it_ran_and_leaves_nothing(house: Hou
     assert (await house.run(shell("true"))).state == "succeeded"
     assert (await house.run(shared("quick"))).state == "succeeded"
     assert house.guardian.pid != guardian
+
+
+async def test_a_control_group_holds_what_hides_from_everything_else(house: House):
+    if house.guardian._group is None:
+        pytest.skip("no control group (cgroup v2) may be made here")
+    folder = Path(house.guardian._group)
+    house.begin(shell("env -i setsid sh -c 'echo $$ > hidden; exec sleep 600' & wait"))
+    hidden = int(await house.file("hidden"))
+    assert hidden not in house.processes()
+    guardian = house.guardian.pid
+    os.kill(guardian, signal.SIGKILL)
+    await eventually(lambda: not lives(hidden))
+    await eventually(lambda: not folder.exists())
+
+
+async def test_the_limit_on_files_is_the_nodes_own(house: House):
+    """The guardian needs many; a program that uses select() must not be given them."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert text(await house.run(shell("sleep 0.05; ulimit -S -n"))) == f"{soft}\n"
 
 
 async def test_a_stop_gives_back_python_tasks(tmp_path: Path):
