@@ -130,6 +130,23 @@ async def test_many_readers_and_dying_ones_count_each_event_once(books: Books):
 
 
 @pytest.mark.asyncio
+async def test_an_event_that_commits_late_is_not_passed_over(books: Books):
+    job = await books.job("j", triggers=[event("e")], overlap="allow")
+    async with books.owner.acquire() as slow:
+        async with slow.transaction():
+            await slow.execute(
+                "INSERT INTO events (at, kind, tenant, name, payload) "
+                "VALUES ($1, 'emitted', 'default', 'e', '1')",
+                NOW,
+            )
+            await emit(books.pool, "default", "e", b"2", now=NOW)
+            await follow(books)
+            assert await inputs(books, job) == []
+        await follow(books)
+    assert await inputs(books, job) == [1, 2]
+
+
+@pytest.mark.asyncio
 async def test_a_quiet_log_is_read_without_a_write(books: Books):
     await books.job("j", triggers=[event("e")])
     await follow(books)

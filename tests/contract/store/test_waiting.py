@@ -53,6 +53,8 @@ async def test_many_who_settle_at_once_give_a_turn_once(books: Books):
     assert await books.all(
         "SELECT state, holds_turn, count(*) FROM executions GROUP BY 1, 2 ORDER BY 1"
     ) == [("blocked", False, 40), ("scheduled", True, 20)]
+    told = await books.all("SELECT unnest(ids) FROM events WHERE kind = 'settled'")
+    assert len(told) == len(set(told)) == 20
 
 
 @pytest.mark.asyncio
@@ -79,6 +81,27 @@ async def test_a_turn_taken_while_we_looked_is_not_given_twice(books: Books):
         (waiting, "blocked", "overlap", False),
         (taken, "scheduled", None, True),
     ]
+
+
+@pytest.mark.asyncio
+async def test_what_is_cancelled_while_we_looked_is_given_no_turn(books: Books):
+    job = await books.job("j")
+    waiting = await books.row(job, state="blocked", reason="overlap")
+    told: list = []
+
+    async def look() -> None:
+        told.append(await settle(books.pool, [job], now=at(10)))
+
+    async with (
+        books.owner.acquire() as other,
+        anyio.create_task_group() as group,
+        other.transaction(),
+    ):
+        await other.execute("DELETE FROM executions WHERE id = $1", waiting)
+        group.start_soon(look)
+        await books.someone_waits()
+    assert told[0].pools == []
+    assert await books.one("SELECT count(*) FROM events") == 0
 
 
 @pytest.mark.asyncio
