@@ -153,20 +153,23 @@ class Client:
         try:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
-            errors = [(str(e.get("pointer") or "/"), e["message"]) for e in problem["errors"]]
-        except KeyError:
-            errors = []
-        except (ValueError, TypeError, AttributeError):
+            lines = [_told(error) for error in problem.get("errors", ())]
+        except (ValueError, KeyError, TypeError, AttributeError):
             return self._stranger()
         if answer.status_code in _NO_TOKEN and self._token_place:
             detail += f" (looked for a token in RUNTIME_TOKEN and {self._token_place})"
-        lines = [f"{place}: {message}" for place, message in errors]
         kind = Unreachable if answer.status_code == _AWAY else Failed
         return kind("\n".join(lines) if lines else detail)
 
 
 def _given(query: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None}
+
+
+def _told(error: dict[str, Any]) -> str:
+    """One thing wrong; in a job file its message says where."""
+    message: str = error["message"]
+    return message if "file" in error else f"{error.get('pointer') or '/'}: {message}"
 
 
 def _read_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
