@@ -68,7 +68,8 @@ directed AS (
     FROM standing s
 ), placed AS MATERIALIZED (
     SELECT d.*, NULL::boolean AS overtaken, NULL::bigint AS place, false AS holds_turn,
-        CASE d.way WHEN 'skip' THEN 'skipped' WHEN 'go' THEN 'scheduled' ELSE 'blocked' END AS state,
+        CASE d.way WHEN 'skip' THEN 'skipped' WHEN 'go' THEN 'scheduled'
+            ELSE 'blocked' END AS state,
         CASE d.way WHEN 'skip' THEN d.skip WHEN 'gate' THEN 'dependency' WHEN 'delay' THEN 'delayed'
         END AS reason
     FROM directed d WHERE d.way <> 'turn'

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
 
 import asyncpg
 import msgspec
@@ -133,14 +133,15 @@ class Pool:
 
     async def close(self) -> None:
         """End all connections: at once those that are idle, the others after their statement."""
-        pool, self._pool = self._pool, None
-        if pool is None:
+        if self._pool is None:
             return
         try:
             async with asyncio.timeout(_CONNECT_S):
-                await pool.close()
+                await self._pool.close()
         except TimeoutError:
-            pool.terminate()
+            self._pool.terminate()
+        finally:
+            self._pool = None
 
     async def __aenter__(self) -> Self:
         await self.open(within_s=_CONNECT_S)
@@ -177,10 +178,10 @@ class Pool:
             except asyncpg.InternalClientError as error:
                 # The server's farewell has come, the end of the stream has not: nothing was sent.
                 session.terminate()
-                if left == 1:
-                    raise await self._noted(error, unavailable(error)) from error
+                if left == 1 or "in progress" not in str(error):
+                    await self._raise(error, unavailable(error))
             except _SAID as error:
-                raise await self._noted(error, unavailable(error)) from error
+                await self._raise(error, unavailable(error))
             else:
                 self._down_since = self._error = None
                 return rows
@@ -196,7 +197,7 @@ class Pool:
             async with session.transaction():
                 yield session
         except _SAID as error:
-            raise await self._noted(error, unavailable(error)) from error
+            await self._raise(error, unavailable(error))
         finally:
             await self._release(session)
         self._down_since = self._error = None
@@ -216,7 +217,7 @@ class Pool:
         try:
             return await pool.acquire()
         except _SAID as error:
-            raise await self._noted(error, refusal(error) or unavailable(error)) from error
+            await self._raise(error, refusal(error) or unavailable(error))
 
     async def _release(self, session: PoolConnectionProxy[asyncpg.Record]) -> None:
         """Give a session back; one that broke is replaced at its next use."""
@@ -225,19 +226,24 @@ class Pool:
         try:
             await self._pool.release(session)
         except _SAID as error:
-            await self._noted(error, unavailable(error))
+            await self._note(error, unavailable(error))
 
-    async def _noted(self, error: Exception, told: TickwrightError | None) -> Exception:
-        """The error to raise for `error`, with the health noted where that is an outage."""
+    async def _raise(self, error: Exception, told: TickwrightError | None) -> NoReturn:
+        """Raise `told`, where `error` is an outage or a refusal, else `error` itself."""
+        await self._note(error, told)
         if told is None:
-            return error
+            raise error
+        raise told from error
+
+    async def _note(self, error: Exception, told: TickwrightError | None) -> None:
+        if told is None:
+            return
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
         self._error = str(told)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
             # These sessions lead to a standby for good: new ones ask anew who is the primary.
             await self._pool.expire_connections()
-        return told
 
 
 async def _keep(_: Session) -> None:

@@ -11,6 +11,7 @@ from runtime.postgres.errors import DatabaseRefusedError
 from runtime.postgres.migrate import migrate, set_role_passwords
 from runtime.postgres.pool import API_ROLE, NODE_ROLE, Pool
 from tests.contract.store.postgres_harness import PostgresHarness
+from tests.integration.postgres.test_guards import blocked
 from tests.support.postgres import Server
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
@@ -58,6 +59,21 @@ async def test_a_cancelled_statement_leaves_its_connection_fit(house: PostgresHa
             "AND query LIKE '%pg_sleep(60)%' AND state = 'active'"
         )
         assert running == 0
+
+
+async def test_closing_waits_for_the_statement_under_way(house: PostgresHarness, rival):
+    pool = Pool(house.settings.arguments(), name="one", size=1, role=NODE_ROLE)
+    await pool.open(within_s=5)
+    async with rival.transaction(), asyncio.TaskGroup() as tasks:
+        await rival.execute("LOCK TABLE house")
+        under_way = tasks.create_task(pool.fetch("SELECT paused FROM house"))
+        await blocked(house)
+        closing = tasks.create_task(pool.close())
+        await rival.execute("COMMIT; BEGIN")
+        await closing
+    assert under_way.result()[0][0] is False
+    with pytest.raises(UnavailableError, match="closed"):
+        await pool.fetch("SELECT 1")
 
 
 async def test_a_failed_transaction_leaves_nothing(house: PostgresHarness):
