@@ -6,9 +6,12 @@ import sys
 from typing import Final
 
 import structlog
+import structlog.tracebacks
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_KEYS: Final = re.compile(r"password|secret|token$|authorization|dsn|url$", re.IGNORECASE)
+_without_locals: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Local variables are never logged: one of them may be a secret."""
 _URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+@")
 
 
@@ -33,10 +36,10 @@ def configure_logs(*, person: bool | None = None, level: int = logging.INFO) -> 
     """
     for_person = sys.stderr.isatty() if person is None else person
     ending: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if for_person
         else [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(_without_locals),
             structlog.processors.JSONRenderer(),
         ]
     )
