@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from protocols.executions import SkipReason
 from protocols.jobs import JobSpec
 from protocols.ports.store import DueInstant, DueSchedule
 from runtime.postgres.definitions.rules import beginning, owed
@@ -58,6 +59,7 @@ ON CONFLICT (job_key) DO UPDATE SET
     next_fire_at = excluded.next_fire_at, catchup_from = excluded.catchup_from,
     catchup_until = excluded.catchup_until, anchor = excluded.anchor, after_s = excluded.after_s
 """
+_HOUSE_PAUSED: Final = "SELECT paused FROM house"
 _DELETE: Final = "DELETE FROM schedules WHERE job_key = ANY($1::bigint[])"
 
 # Jobs that have run, or that are about to: an @after schedule of theirs waits for a finish.
@@ -198,6 +200,7 @@ async def _decide_owed(
     now: datetime,
 ) -> None:
     """Run or record, by the old version, the instants up to now of schedules that change."""
+    house_paused: bool = await conn.fetchval(_HOUSE_PAUSED)
     entries: list[Entry] = []
     skips: list[Skip] = []
     for change in changes:
@@ -217,23 +220,26 @@ async def _decide_owed(
             catchup_from=row.catchup_from,
             catchup_until=row.catchup_until,
         )
+        paused: SkipReason | None = "paused" if old.paused or house_paused else None
         for instant in owed(old.spec, due, now=now):
-            reason = "paused" if old.paused else instant.skip
+            reason = instant.skip or paused
             if reason is None:
-                entries.append(_entry(row.job_key, old.version, instant, now))
+                gated = bool(old.spec.dependencies)
+                entries.append(_entry(row.job_key, old.version, instant, gated=gated, now=now))
             else:
                 skips.append(Skip(row.job_key, old.version, instant, reason))
     await enter(conn, entries, tenant=tenant, kind="fired", now=now)
     await record_skips(conn, skips, tenant=tenant, now=now)
 
 
-def _entry(key: int, version: int, instant: DueInstant, now: datetime) -> Entry:
+def _entry(key: int, version: int, instant: DueInstant, *, gated: bool, now: datetime) -> Entry:
     return Entry(
         job_key=key,
         version=version,
         scheduled_for=instant.scheduled_for,
         run_at=instant.run_at,
         created_at=now,
+        gated=gated,
     )
 
 

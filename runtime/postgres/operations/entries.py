@@ -31,6 +31,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     run: int = 1
     attempt: int = 0
     input: bytes | None = None
+    gated: bool = False
+    """It waits for its job's dependencies."""
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -50,14 +52,16 @@ WITH wanted AS (
     SELECT n.*, v.needs, v.job_id, v.pool, v.priority, v.overlap, v.expires_s, v.at_most_once,
         v.max_lost, v.limit_key,
         row_number() OVER (
-            PARTITION BY n.job_key, v.overlap = 'allow' ORDER BY n.scheduled_for, n.origin
+            PARTITION BY n.job_key, v.overlap = 'allow', n.gated ORDER BY n.scheduled_for, n.origin
         ) AS place
     FROM unnest(
         $2::bigint[], $3::timestamptz[], $4::bigint[], $5::integer[], $6::bigint[],
-        $7::timestamptz[], $8::integer[], $9::timestamptz[], $10::integer[], $11::bytea[]
+        $7::timestamptz[], $8::integer[], $9::timestamptz[], $10::integer[], $11::bytea[],
+        $14::boolean[]
     ) AS n (
         id, created_at, job_key, version, origin,
-        scheduled_for, run, run_at, attempt, input
+        scheduled_for, run, run_at, attempt, input,
+        gated
     )
     JOIN job_versions v ON v.job_key = n.job_key AND v.version = n.version
 ), busy AS (
@@ -66,8 +70,9 @@ WITH wanted AS (
     SELECT job_key FROM executions
     WHERE job_key = ANY($4) AND state = 'blocked' AND reason = 'overlap'
 ), decided AS (
-    SELECT w.*, w.overlap = 'allow' AS free,
-        w.place = 1 AND NOT EXISTS (SELECT FROM busy b WHERE b.job_key = w.job_key) AS first,
+    SELECT w.*, w.overlap = 'allow' AND NOT w.gated AS free,
+        w.overlap <> 'allow' AND NOT w.gated AND w.place = 1
+            AND NOT EXISTS (SELECT FROM busy b WHERE b.job_key = w.job_key) AS first,
         EXISTS (SELECT FROM checkpoints c WHERE c.job_key = w.job_key AND c.execution = w.id)
             OR EXISTS (SELECT FROM once_keys o WHERE o.execution = w.id) AS keeps
     FROM wanted w
@@ -80,13 +85,19 @@ WITH wanted AS (
     SELECT coalesce(d.id, nextval('execution_ids')), d.created_at, $1, d.job_id, d.job_key,
         d.version, d.needs, d.origin, d.scheduled_for, d.run, d.pool, d.priority,
         CASE WHEN d.free OR d.first THEN 'scheduled' ELSE 'blocked' END,
-        CASE WHEN d.free OR d.first THEN NULL ELSE 'overlap' END,
-        d.overlap, d.first AND NOT d.free, d.limit_key, d.run_at,
+        CASE WHEN d.gated THEN 'dependency' WHEN NOT d.free AND NOT d.first THEN 'overlap' END,
+        d.overlap, d.first, d.limit_key, d.run_at,
         d.run_at + d.expires_s * interval '1 second',
         d.at_most_once, d.max_lost, d.attempt, d.input, d.keeps
     FROM decided d
     ORDER BY d.job_key, d.scheduled_for
-    RETURNING id, created_at, tenant, job_key, scheduled_for, pool, state
+    RETURNING id, created_at, tenant, job_key, scheduled_for, pool, state, reason
+), edges AS (
+    INSERT INTO wait_edges (child_id, parent_key, tenant)
+    SELECT e.id, d.parent_key, e.tenant
+    FROM entered e
+    JOIN job_dependencies d ON d.child_key = e.job_key
+    WHERE e.reason = 'dependency'
 ), told AS (
     {logged("entered", kind="$13", at="$12")}
 )
@@ -119,6 +130,7 @@ async def enter(
         [e.input for e in entries],
         now,
         kind,
+        [e.gated for e in entries],
     )
     return [
         Entered(

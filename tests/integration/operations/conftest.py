@@ -38,9 +38,10 @@ def job(job_id: str, schedule: Schedule | None = None, **fields) -> JobSpec:
 class World:
     """A database with its pools, and the few lines that tests say all the time."""
 
-    def __init__(self, api: Pool, node: Pool) -> None:
+    def __init__(self, *, api: Pool, node: Pool, hot: Pool) -> None:
         self.api = api
         self.node = node
+        self.hot = hot
         self.tenant = "default"
 
     async def do(self, work, **kwargs):
@@ -91,8 +92,9 @@ async def world_of(server) -> AsyncIterator[World]:
         fresh_database(server, migrate=_migrated) as settings,
         Pool(settings.arguments(), name="api", size=4, role=API_ROLE) as api,
         Pool(settings.arguments(), name="node", size=2, role=NODE_ROLE) as node,
+        Pool(settings.arguments(), name="hot", size=2, role=NODE_ROLE, pinned=True) as hot,
     ):
-        yield World(api, node)
+        yield World(api=api, node=node, hot=hot)
 
 
 @pytest_asyncio.fixture

@@ -159,6 +159,23 @@ async def test_an_instant_that_was_due_under_the_old_schedule_still_runs_by_the_
     assert (row["version"], row["cursor"], row["next_fire_at"]) == (2, at(70), at(1800))
 
 
+async def test_an_owed_instant_of_a_dependent_job_waits_for_its_dependencies(world):
+    await world.apply(job("p"), job("a", cron("* * * * *"), dependencies=("p",)))
+    await world.apply(job("p"), job("a", cron("30 * * * *"), dependencies=("p",)), now=at(70))
+    owed = await world.one("SELECT id, state, reason, holds_turn FROM executions")
+    assert tuple(owed.values())[1:] == ("blocked", "dependency", False)
+    edge = await world.one("SELECT child_id FROM wait_edges")
+    assert edge["child_id"] == owed["id"]
+
+
+async def test_what_was_owed_while_the_house_was_paused_is_recorded_as_paused(world):
+    await world.apply(job("a", cron("* * * * *")))
+    await world.node.fetch("UPDATE house SET paused = true")
+    await world.apply(job("a", cron("30 * * * *")), now=at(70))
+    row = await world.one("SELECT state, reason FROM execution_history")
+    assert row == {"state": "skipped", "reason": "paused"}
+
+
 async def test_what_was_missed_under_the_old_schedule_is_recorded(world):
     await world.apply(job("a", cron("* * * * *", misfire=Misfire(policy="skip"))))
     await world.apply(job("a", cron("30 * * * *")), now=at(200 * 60 + 40))
