@@ -159,14 +159,10 @@ class Guarding:
         self._send(Began(order.unit, unit.pid, time.monotonic_ns()))
 
     def _on_output(self, unit: Unit) -> None:
-        if not unit.read() and unit.number in self._units:
-            # The end of it, or nothing there: a closed pipe would be ready for ever.
-            try:
-                self._selector.unregister(unit.reader)
-            except KeyError:
-                return
-            if unit.status is not None:
-                unit.check_at = 0.0
+        # At the end of it a pipe is ready for ever. Nothing there is not the end: it may have been
+        # taken a moment ago, and who is not read any more would wait in its next print for ever.
+        if unit.read() == 0:
+            self._selector.unregister(unit.reader)
 
     def _end(self, order: EndUnit) -> None:
         unit = self._units.get(order.unit)

@@ -50,14 +50,14 @@ class Unit:
         """Whether a process with this environment is of this tree."""
         return self.marks <= environment
 
-    def read(self) -> bool:
-        """Take what was printed, one piece; False at the end of it, or where none is ready."""
+    def read(self) -> int | None:
+        """Take what was printed, one piece: its size, 0 at the end, None where none is ready."""
         try:
             piece = os.read(self.reader, READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return False
+            return None
         self.output.write(piece)
-        return bool(piece)
+        return len(piece)
 
     def drain(self) -> None:
         """Take all that is ready; for a tree that writes no more, or a moment's picture."""

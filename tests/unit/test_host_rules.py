@@ -175,3 +175,41 @@ def test_the_contexts_are_what_users_annotate():
             ours, theirs = getattr(built, name), getattr(promised, name)
             assert inspect.signature(ours) == inspect.signature(theirs)
             assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)
+
+
+def test_a_pipe_with_nothing_in_it_has_not_ended():
+    import os
+
+    from runtime.hosts.units import Unit
+    from runtime.hosts.wire import StartUnit
+
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    unit = Unit(StartUnit(1, ("x",), {}, "/", {}, 1024), 2**22 + 1, reader, ())
+    assert unit.read() is None
+    os.write(writer, b"abc")
+    assert unit.read() == 3
+    unit.drain()
+    assert unit.read() is None
+    os.close(writer)
+    assert unit.read() == 0
+    unit.release()
+    assert unit.output.parts() == (b"abc", b"", 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("runtime.hosts.guarding", {"asyncio", "anyio", "psutil", "asyncpg", "httpx", "litestar"}),
+        ("runtime.hosts.child.main", {"anyio", "psutil", "asyncpg", "httpx", "structlog", "click"}),
+    ],
+)
+def test_children_import_little(module, heavy):
+    """A warm process costs what it imports, a hundred times over."""
+    import json
+    import subprocess
+    import sys
+
+    line = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+    printed = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True).stdout
+    assert not heavy & set(json.loads(printed))

@@ -362,3 +362,15 @@ def f():
 """)
     assert (await house.run(process("f"))).result == str(-signal.SIGTERM.value).encode()
     assert (await house.run(shared("f"))).result == str(-signal.SIGTERM.value).encode()
+
+
+async def test_a_process_that_is_read_again_and_again_never_waits_in_a_print(house: House):
+    house.module("def f():\n  for n in range(2_000): print('x' * 50)")
+    pids = set()
+    for _ in range(30):
+        outcome = await house.run(process("f"))
+        assert outcome.state == "succeeded"
+        output = outcome.output
+        assert len(output.head) + len(output.tail) + output.omitted_bytes == 2_000 * 51
+        pids.add(outcome.started_ns)
+    assert len(pids) == 30
