@@ -14,7 +14,9 @@ from uuid import uuid4
 import click
 import httpx
 
+from protocols.durations import shown
 from runtime.cli.failures import Failed, Unreachable
+from runtime.files.fields import NAME
 from runtime.settings import default_data_dir
 from runtime.token import read_token
 
@@ -204,13 +206,17 @@ def open_client(
     """The client that options, environment and the data directory describe."""
     shared = click.get_current_context().find_object(dict) or {}
     tenant = tenant or shared.get("tenant") or os.environ.get("RUNTIME_TENANT") or None
+    if tenant is not None and not NAME.fullmatch(tenant):
+        raise click.UsageError(f"{shown(tenant)} is not a tenant's name")
     at = url or os.environ.get("RUNTIME_URL") or DEFAULT_URL
     try:
         whole = urlsplit(at).scheme in {"http", "https"} and bool(urlsplit(at).hostname)
     except ValueError:
         whole = False
     if not whole:
-        raise click.UsageError(f"{at!r} is not a node's address: give one such as {DEFAULT_URL}")
+        raise click.UsageError(
+            f"{shown(at)} is not a node's address: give one such as {DEFAULT_URL}"
+        )
     folder = data_dir or Path(os.environ.get("RUNTIME_DATA_DIR") or default_data_dir())
     token = os.environ.get("RUNTIME_TOKEN") or None
     place = ""

@@ -52,7 +52,6 @@ def show(client: Client, *, job: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    spec: dict[str, Any] = found["spec"]
     facts(
         {
             "job": found["job_id"],
@@ -69,8 +68,9 @@ def show(client: Client, *, job: str, as_json: bool) -> None:
             "in force": instant(found["in_force_at"]),
         }
     )
-    hidden = {"tenant", "job_id", "schedule", "tags"}
-    facts({f"  {name}": value for name, value in spec.items() if name not in hidden})
+    hidden = {"job_id", "schedule", "tags"}
+    definition: dict[str, Any] = found["definition"]
+    facts({f"  {name}": value for name, value in definition.items() if name not in hidden})
 
 
 @jobs_command.command("pause")
