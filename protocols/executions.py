@@ -11,7 +11,7 @@ State = Literal[
 ]
 AttemptState = Literal["succeeded", "failed", "timed_out", "lost", "cancelled"]
 SkipReason = Literal["overlap", "misfire", "paused", "excluded", "dependency", "quota", "expired"]
-BlockReason = Literal["overlap", "dependency"]
+BlockReason = Literal["overlap", "dependency", "delayed"]
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     "blocked": frozenset({"scheduled", "cancelled", "skipped"}),
