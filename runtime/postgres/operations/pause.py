@@ -79,8 +79,13 @@ async def pause_house(
     )
 
 
-async def resume_house(conn: Connection, *, tenant: str, who: str, now: datetime) -> None:
-    """Let the house go on."""
+async def resume_house(
+    conn: Connection, *, tenant: str, who: str, now: datetime, reason: str | None = None
+) -> None:
+    """Let the house go on; the audit row has the reason."""
     await conn.execute(_HOUSE, False, None)
     await conn.execute(_LEADERSHIPS, False)
-    await record(conn, tenant=tenant, who=who, action="resume --all", target="house", now=now)
+    detail = {} if reason is None else {"reason": reason}
+    await record(
+        conn, tenant=tenant, who=who, action="resume --all", target="house", detail=detail, now=now
+    )

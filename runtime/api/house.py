@@ -1,0 +1,115 @@
+"""The house: its nodes, actors and figures, who changed what, and pausing all of it."""
+
+from pathlib import PurePosixPath
+from typing import Final
+
+import msgspec
+from litestar import Response, get, post
+
+from protocols.messages import Hint, Ready, SchedulesChanged
+from protocols.views import AuditView, NodeView, Page, StatsView
+from runtime.api.asked import WHO, Given, Listing, listed, shown_as, told
+from runtime.api.job_actions import Pausing
+from runtime.kernel.introspection import ActorInfo, SlowMessage
+from runtime.postgres.operations.audit import list_audit
+from runtime.postgres.operations.nodes_view import list_nodes
+from runtime.postgres.operations.pause import pause_house, resume_house
+from runtime.postgres.operations.session import Connection
+from runtime.postgres.operations.stats import read_stats
+
+
+class HousePaused(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the house is paused, and why."""
+
+    paused: bool
+    reason: str | None = None
+
+
+class ActorView(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor of the live tree, with those below it in the order they were started."""
+
+    name: str
+    path: str
+    incarnation: int
+    kind: str
+    state: str
+    restart: str
+    strategy: str
+    depth: int
+    """Messages that wait."""
+    capacity: int
+    stashed: int
+    pipes: int
+    timers: int
+    restarts: int
+    handled: int
+    slowest: tuple[SlowMessage, ...]
+    last_error: str | None
+    children: tuple["ActorView", ...]
+
+
+@get("/nodes", opt={"query": Listing})
+async def nodes(asked: Given) -> Response[Page[NodeView]]:
+    """List nodes, the one that started last first; there are few, and they come as one page."""
+    query = asked.query(Listing)
+    found = await asked.do(list_nodes)
+    return shown_as(Page(found[: query.limit or len(found)]))
+
+
+@get("/actors")
+async def actors(asked: Given) -> Response[ActorView]:
+    """The live supervision tree of the node that answers."""
+    return shown_as(_view(asked.node.system.statistics().tree))
+
+
+@get("/audit", opt={"query": Listing})
+async def audit(asked: Given) -> Response[Page[AuditView]]:
+    """Who changed what, newest first."""
+
+    async def fetch(limit: int, cursor: str | None) -> Page[AuditView]:
+        return await asked.do(
+            lambda conn: list_audit(conn, tenant=asked.tenant, limit=limit, cursor=cursor)
+        )
+
+    return await listed(fetch, asked.query(Listing))
+
+
+@get("/stats")
+async def stats(asked: Given) -> Response[StatsView]:
+    """Figures of what waits and runs, of this tenant; who leads, and whether all is paused."""
+    return shown_as(await asked.do(lambda conn: read_stats(conn, now=asked.now)))
+
+
+@post("/pause", opt={"body": Pausing}, status_code=200)
+async def pause(asked: Given) -> Response[HousePaused]:
+    """Pause the whole house, of every tenant: nothing fires, nothing begins, what runs goes on."""
+    body = await asked.body(Pausing)
+
+    async def work(conn: Connection) -> tuple[HousePaused, tuple[Hint, ...]]:
+        await pause_house(conn, tenant=asked.tenant, reason=body.reason, who=WHO, now=asked.now)
+        return HousePaused(paused=True, reason=body.reason), ()
+
+    return told(HousePaused, await asked.once("pause", body, work))
+
+
+@post("/resume", opt={"body": Pausing}, status_code=200)
+async def resume(asked: Given) -> Response[HousePaused]:
+    """Let the house go on."""
+    body = await asked.body(Pausing)
+    pools = tuple(asked.node.executors)
+
+    async def work(conn: Connection) -> tuple[HousePaused, tuple[Hint, ...]]:
+        await resume_house(conn, tenant=asked.tenant, reason=body.reason, who=WHO, now=asked.now)
+        return HousePaused(paused=False), (SchedulesChanged(), *map(Ready, pools))
+
+    return told(HousePaused, await asked.once("resume", body, work))
+
+
+def _view(info: ActorInfo) -> ActorView:
+    fields = msgspec.structs.asdict(info)
+    children = tuple(_view(child) for child in fields.pop("children"))
+    name = PurePosixPath(info.path).name or info.path
+    return ActorView(name=name, children=children, **fields)
+
+
+ROUTES: Final = [nodes, actors, audit, stats, pause, resume]

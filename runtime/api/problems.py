@@ -1,0 +1,153 @@
+"""Every refusal as a problem details document (RFC 9457): one sentence, and the places it is about.
+
+`errors` holds a JSON pointer (RFC 6901) and a sentence for each thing wrong in what was sent.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from protocols.errors import InvalidError, Problem, TickwrightError
+from runtime.files.places import InvalidFileError
+
+log = structlog.get_logger("tickwright.api")
+
+MEDIA_TYPE: Final = "application/problem+json"
+AWAY: Final = 503
+RETRY_AFTER_S: Final = 1
+
+_TITLES: Final = {
+    400: "The request cannot be read",
+    401: "A token is needed",
+    403: "Refused",
+    404: "Not found",
+    405: "Not allowed here",
+    408: "Too slow",
+    409: "Conflict",
+    412: "Another version is in force",
+    413: "Too large",
+    415: "Not JSON",
+    421: "Another host",
+    422: "What was sent is wrong",
+    429: "Too many",
+    503: "Not available now",
+}
+_CODES: Final = {
+    400: "unreadable",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+}
+
+
+class ErrorPlace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing wrong: where, as a JSON pointer into what was sent, and why.
+
+    `file`, `line` and `column` (from 1) are set for what is wrong inside a job file.
+    """
+
+    pointer: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of every refusal; `code` is stable, the sentences are not."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: tuple[ErrorPlace, ...] = ()
+
+
+class RefusedError(TickwrightError):
+    """A request that is refused for its form, whatever it asks for."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.refusal = (status, code)
+
+
+def problem_of(error: BaseException) -> ProblemDetails:
+    """The document for any error; what was not foreseen says nothing of the inside."""
+    match error:
+        case RefusedError(refusal=(status, code)):
+            return _document(status, code, str(error))
+        case InvalidError(problems=problems):
+            places = tuple(ErrorPlace(pointer=p.pointer, message=p.message) for p in problems)
+            return _document(error.status, error.code, str(error), places)
+        case InvalidFileError(problems=found):
+            in_files = tuple(
+                ErrorPlace(
+                    pointer="/files",
+                    message=str(p),
+                    file=p.file,
+                    line=p.place.line,
+                    column=p.place.column,
+                )
+                for p in found
+            )
+            return _document(error.status, error.code, str(error), in_files)
+        case TickwrightError():
+            return _document(error.status, error.code, str(error))
+        case ValidationException(extra=list(extra)):
+            wrong = tuple(
+                ErrorPlace(pointer=f"/{e.get('key', '')}", message=str(e.get("message", "")))
+                for e in extra
+                if isinstance(e, dict)
+            )
+            detail = "; ".join(f"{p.pointer}: {p.message}" for p in wrong)
+            return _document(422, "invalid", detail or "what was sent is wrong", wrong)
+        case RecursionError():
+            return _document(422, "invalid", "what was sent is nested too deeply")
+        case HTTPException():
+            code = _CODES.get(error.status_code, "refused")
+            return _document(error.status_code, code, error.detail)
+        case _:
+            return _document(500, "internal", "an unexpected error: the node's log says more")
+
+
+def _document(
+    status: int, code: str, detail: str, errors: tuple[ErrorPlace, ...] = ()
+) -> ProblemDetails:
+    title = _TITLES.get(status, "Something went wrong")
+    # A sentence may quote what was sent, half of a surrogate pair included.
+    detail = detail.encode(errors="replace").decode()
+    return ProblemDetails(title=title, status=status, code=code, detail=detail, errors=errors)
+
+
+def headers_of(problem: ProblemDetails) -> dict[str, str]:
+    """What goes with it: when to come again, or how to prove oneself."""
+    if problem.status == AWAY:
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    if problem.status == 401:  # noqa: PLR2004
+        return {"WWW-Authenticate": 'Bearer realm="tickwright"'}
+    return {}
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's handler for every exception; a bug is logged whole, and told in a sentence."""
+    problem = problem_of(error)
+    if problem.code == "internal":
+        log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+    headers = headers_of(problem)
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update({k: v for k, v in error.headers.items() if k.lower() == "allow"})
+    return Response(
+        content=msgspec.json.encode(problem),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def wrong(path: str, message: str) -> InvalidError:
+    """One thing wrong in one field or parameter."""
+    return InvalidError((Problem((path,), message),))

@@ -1,0 +1,88 @@
+"""Serves the API on a socket that is bound already, in the node's own loop, and ends in time."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+
+from runtime.api.app import make_app
+from runtime.api.tail import Tail
+from runtime.metrics import Metrics
+from runtime.services import Services
+
+HEADER_BYTES_MAX: Final = 32 * 1024
+KEEP_ALIVE_S: Final = 30
+STOP_WITHIN_S: Final = 3
+CONNECTIONS_MAX: Final = 1000
+
+
+class ApiServer:
+    """The HTTP server of one node.
+
+    Args:
+        node: what it serves.
+        listening: a bound socket; it is closed when the server ends.
+    """
+
+    def __init__(self, node: Services, listening: socket.socket) -> None:
+        self._listening = listening
+        self._tail = Tail(node.keeping)
+        self._metrics = Metrics(node)
+        self._ended = anyio.Event()
+        self._server: _Server | None = None
+        self._app = make_app(node, tail=self._tail, metrics=self._metrics)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`; started once requests are answered."""
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_WITHIN_S,
+            h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+            limit_concurrency=CONNECTIONS_MAX,
+        )
+        self._server = _Server(config, task_status)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._tail.run, name="event tail")
+                group.start_soon(self._metrics.measure, name="loop lag")
+                await self._server.serve(sockets=[self._listening])
+                group.cancel_scope.cancel()
+        finally:
+            self._listening.close()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """End: streams at once, requests within a few seconds."""
+        self._tail.end()
+        if self._server is None:
+            return
+        self._server.should_exit = True
+        await self._ended.wait()
+
+
+class _Server(uvicorn.Server):
+    """Without signal handlers of its own: the node has them."""
+
+    def __init__(self, config: uvicorn.Config, task_status: TaskStatus[None]) -> None:
+        super().__init__(config)
+        self._task_status = task_status
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._task_status.started()
