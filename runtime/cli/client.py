@@ -7,9 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 from urllib.parse import quote, urlsplit
-from uuid import uuid4
 
 import click
 import httpx
@@ -28,8 +27,19 @@ _PAGE: Final = 1000
 _AWAY: Final = 503
 _NO_TOKEN: Final = (401, 403)
 
+_SILENCE_S: Final = 40.0
+"""A stream says something every 15 s, if only that nothing happens."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Event(NamedTuple):
+    """One server-sent event; without data it only says which place the stream has come to."""
+
+    id: str | None
+    name: str
+    data: Any
 
 
 class Client:
@@ -78,7 +88,7 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Any:
         """The answer to a POST; `key` makes saying it twice the same as once."""
-        sent = {"Idempotency-Key": key or str(uuid4()), **(headers or {})}
+        sent = {**(headers or {}), **({} if key is None else {"Idempotency-Key": key})}
         return self._json(self._send("POST", path, json={} if body is None else body, headers=sent))
 
     def delete(self, *path: str) -> Any:
@@ -97,19 +107,25 @@ class Client:
             if cursor is None or (limit and len(items) >= limit):
                 return items
 
-    def events(self, *path: str, **query: Any) -> Iterator[tuple[str, Any]]:
-        """Server-sent events as (name, data), for as long as the node sends them."""
-        url = self._path(path)
+    def events(self, *path: str, after: str | None, **query: Any) -> Iterator[Event]:
+        """Server-sent events from `after` on, an event's id, for as long as the node sends them.
+
+        Raises:
+            Unreachable: The node is away, or has gone.
+        """
         headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
         try:
             with self._http.stream(
-                "GET", url, params=_given(query), headers=headers, timeout=None
+                "GET", self._path(path), params=_given(query), headers=headers, timeout=timeout
             ) as answer:
                 if answer.is_error:
                     answer.read()
                     raise self._refused(answer)
-                yield from _read_events(answer.iter_lines())
-        except httpx.TransportError as error:
+                yield from read_events(answer.iter_lines())
+        except (httpx.TransportError, httpx.DecodingError) as error:
             raise self._away(error) from None
 
     def _send(self, method: str, path: tuple[str, ...], **options: Any) -> httpx.Response:
@@ -174,21 +190,22 @@ def _told(error: dict[str, Any]) -> str:
     return message if "file" in error else f"{error.get('pointer') or '/'}: {message}"
 
 
-def _read_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
-    """Server-sent events as (name, data), by the WHATWG's rules for their lines."""
-    name, data = "message", list[str]()
+def read_events(lines: Iterator[str]) -> Iterator[Event]:
+    """Server-sent events, by the rules of the HTML standard, section 9.2.6."""
+    place, name, data = None, "message", list[str]()
     for line in lines:
-        if line:
-            field, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if field == "event":
-                name = value
-            elif field == "data":
-                data.append(value)
-            continue
-        if data:
-            yield name, json.loads("\n".join(data))
-        name, data = "message", []
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "id":
+            place = value
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+        elif not line:
+            if data or place is not None:
+                yield Event(place, name, json.loads("\n".join(data)) if data else None)
+            place, name, data = None, "message", []
 
 
 def is_loopback(url: str) -> bool:

@@ -1,12 +1,14 @@
 """`runtime dead-letters`: what ended dead, to be run again or put away."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from runtime.cli.arguments import DefaultGroup, json_option, limit_option
 from runtime.cli.client import Client, uses_node
 from runtime.cli.show import instant, note, print_json, say, table
+
+_AT_ONCE: Final = 1000
 
 
 @click.group(cls=DefaultGroup)
@@ -83,13 +85,17 @@ def _chosen(execution_ids: tuple[str, ...], *, job: str | None, every: bool) -> 
 
 
 def _all_of_them(client: Client, what: str, body: dict[str, Any]) -> list[str]:
-    """The ids, over as many chunks as the node makes of it."""
+    """The ids, over as many requests of at most a thousand as it takes."""
+    asked: list[str] = body.get("execution_ids", [])
+    chunks = [{"execution_ids": asked[i : i + _AT_ONCE]} for i in range(0, len(asked), _AT_ONCE)]
     found: list[str] = []
-    while True:
-        answer = client.post("dead-letters", what, body=body)
-        found += answer["execution_ids"]
-        if not answer.get("more") or not answer["execution_ids"]:
-            return found
+    for chunk in chunks or [body]:
+        more = True
+        while more:
+            answer = client.post("dead-letters", what, body=chunk)
+            found += answer["execution_ids"]
+            more = answer["more"] and bool(answer["execution_ids"])
+    return found
 
 
 def _tell(execution_ids: list[str], word: str, *, as_json: bool) -> None:

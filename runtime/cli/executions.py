@@ -1,6 +1,7 @@
 """`runtime executions`: what ran, what runs, and why something did not."""
 
 import json
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +11,15 @@ from protocols.executions import TRANSITIONS
 from protocols.instants import iso
 from runtime.cli.arguments import DefaultGroup, Instant, json_option, limit_option
 from runtime.cli.client import Client, uses_node
-from runtime.cli.failures import Failed
-from runtime.cli.show import clean, note, print_json, say
-from runtime.cli.watching import finish, list_executions, show_execution, show_output, wait_for
+from runtime.cli.show import note, print_json, say
+from runtime.cli.watching import (
+    finish,
+    follow_events,
+    list_executions,
+    show_execution,
+    show_output,
+    wait_for,
+)
 
 
 @click.group(cls=DefaultGroup)
@@ -102,13 +109,20 @@ def _tell(answers: list[dict[str, Any]], *, as_json: bool, single: bool) -> None
 @click.argument("execution_id", metavar="ID")
 @click.option("--attempt", type=click.IntRange(1), help="Only of this attempt; default: the last.")
 @click.option("--all", "every", is_flag=True, help="Of every attempt.")
+@click.option("--grep", help="Only the lines that hold this text.")
 @json_option
 @uses_node
 def logs(
-    client: Client, *, execution_id: str, attempt: int | None, every: bool, as_json: bool
+    client: Client,
+    *,
+    execution_id: str,
+    attempt: int | None,
+    every: bool,
+    grep: str | None,
+    as_json: bool,
 ) -> None:
     """Print what an execution printed; it can be read as soon as its state is final."""
-    found = client.get("executions", execution_id, "logs", attempt=attempt)["items"]
+    found = client.get("executions", execution_id, "logs", attempt=attempt, grep=grep)["items"]
     found = sorted(found, key=lambda log: log["attempt"])
     if not every and attempt is None:
         found = found[-1:]
@@ -129,9 +143,17 @@ def follow(client: Client, *, execution_id: str | None, job: str | None, as_json
     """Print what happens to executions, as it happens; with an ID until it has ended."""
     if execution_id is not None:
         return finish(client, client.get("executions", execution_id), wait=True, as_json=as_json)
-    for name, data in client.events("events", job=job):
+    for event in follow_events(client, job=job):
         if as_json:
-            click.echo(json.dumps(data))
+            click.echo(json.dumps(event.data))
         else:
-            say(clean(f"{name}  {json.dumps(data)}"))
-    raise Failed("the node has ended the stream: it may be stopping; run this again")
+            say(_line(event.data))
+        sys.stdout.flush()
+    raise AssertionError
+
+
+def _line(happened: dict[str, Any]) -> str:
+    """What happened, as one line for a person."""
+    what = happened.get("job_id") or happened.get("event") or ""
+    parts = [happened["at"][:23], happened["kind"], what, happened.get("state")]
+    return "  ".join([*(str(part) for part in parts if part), happened.get("execution_id") or ""])

@@ -85,7 +85,7 @@ def _insist_on(client: Client, name: str) -> None:
 
 
 def _label(actor: dict[str, Any]) -> str:
-    told = [f"{actor['name']}  {actor['state']}"]
+    told = [f"{actor['name'].strip('/') or 'node'}  {actor['state']}"]
     if actor.get("depth"):
         told.append(f"{actor['depth']} waiting")
     if actor.get("restarts"):

@@ -56,7 +56,7 @@ def console() -> "Console":
 def print_json(value: Any) -> None:
     """One JSON document on stdout, indented where a person reads."""
     text = msgspec.json.encode(value)
-    click.echo(msgspec.json.format(text, indent=2 if person() else 0))
+    click.echo(msgspec.json.format(text, indent=2) if person() else text)
 
 
 def say(text: str) -> None:

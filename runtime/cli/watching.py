@@ -1,12 +1,13 @@
 """One execution on the screen: its facts, waiting for its end, and what it printed."""
 
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
 
 from protocols.executions import FINAL
-from runtime.cli.client import Client
+from runtime.cli.client import Client, Event
 from runtime.cli.failures import FAILED, Unreachable
 from runtime.cli.show import facts, instant, note, person, print_json, table, took
 
@@ -23,7 +24,7 @@ def wait_for(client: Client, execution_id: str) -> dict[str, Any]:
     Raises:
         Unreachable: The node is away for longer than a minute.
     """
-    away_since: float | None = None
+    patience = _Patience()
     told = None
     while True:
         try:
@@ -31,17 +32,53 @@ def wait_for(client: Client, execution_id: str) -> dict[str, Any]:
                 "executions", execution_id, "wait", timeout_s=_LOOK_S
             )
         except Unreachable as error:
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > _PATIENCE_S:
-                raise Unreachable(f"{error.message}\n{_how_to_look(execution_id)}") from None
-            time.sleep(_AGAIN_S)
+            patience.spend(error, _how_to_look(execution_id))
             continue
-        away_since = None
+        patience.restore()
         if found["state"] in FINAL:
             return found
         if person() and told != found["state"]:
             told = found["state"]
             note(f"{told} ... (Ctrl-C stops waiting, not the execution)")
+
+
+def follow_events(client: Client, *, job: str | None) -> Iterator[Event]:
+    """What happens, for ever; over a node's restart without a gap.
+
+    Raises:
+        Unreachable: The node is away for longer than a minute.
+    """
+    patience = _Patience()
+    place = None
+    while True:
+        try:
+            for event in client.events("events", after=place, job=job):
+                patience.restore()
+                place = event.id or place
+                if event.data is not None:
+                    yield event
+            gone = Unreachable(f"the node at {client.url} has ended the stream")
+        except Unreachable as error:
+            gone = error
+        patience.spend(gone, "")
+
+
+class _Patience:
+    """How long a node may be away before its absence is an answer."""
+
+    def __init__(self) -> None:
+        self._away_since: float | None = None
+
+    def restore(self) -> None:
+        """It is there."""
+        self._away_since = None
+
+    def spend(self, error: Unreachable, hint: str) -> None:
+        """It is away: wait a moment, or raise `error` with a hint."""
+        self._away_since = self._away_since or time.monotonic()
+        if time.monotonic() - self._away_since > _PATIENCE_S:
+            raise Unreachable("\n".join(filter(None, (error.message, hint)))) from None
+        time.sleep(_AGAIN_S)
 
 
 def _how_to_look(execution_id: str) -> str:
