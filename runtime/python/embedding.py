@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 import anyio
 import msgspec
+import structlog
 
 from protocols.actor import Actor, Props, Ref
 from protocols.errors import InvalidError, Problem, TickwrightError
@@ -27,9 +28,10 @@ from protocols.views import Applied
 from runtime.apply import apply_files
 from runtime.files.callables import look_up, resolved
 from runtime.files.load import load_files
+from runtime.logs import configure_logs
 from runtime.node import Node, open_node
 from runtime.postgres.definitions.apply import apply
-from runtime.postgres.events import LoggedEvent, end_of_events, read_events
+from runtime.postgres.events import START, LoggedEvent, end_of_events, read_events
 from runtime.postgres.operations.session import Connection, transact
 from runtime.python.execution import Execution
 from runtime.python.jobs import JobFunction
@@ -98,6 +100,8 @@ class Runtime:
         return self.node.url
 
     async def __aenter__(self) -> Self:
+        if not structlog.is_configured():
+            configure_logs()  # structlog's own default would print to the program's stdout
         opened = open_node(self.settings, functions=self._functions)
         self._node = await self._stack.enter_async_context(opened)
         return self
@@ -218,12 +222,12 @@ class Runtime:
         """Start an actor of one's own, supervised like every actor of ours."""
         return self.node.system.spawn(actor, name=name)
 
-    async def subscribe(self) -> AsyncIterator[LoggedEvent]:
-        """What happens from now on, in order and without a gap.
+    async def subscribe(self, *, from_start: bool = False) -> AsyncIterator[LoggedEvent]:
+        """What happens from now on, or has since the log begins, in order and without a gap.
 
         It reads the event log, so it ends at nothing: leave the loop when you have seen enough.
         """
-        place = await end_of_events(self.node.keeping)
+        place = START if from_start else await end_of_events(self.node.keeping)
         while True:
             events = await read_events(self.node.keeping, after=place, limit=_READ)
             for event in events:
