@@ -23,10 +23,17 @@ from protocols.ports.store import NodeInfo
 from protocols.views import Applied
 from runtime.api.server import ApiServer
 from runtime.apply import apply_at_start
-from runtime.clock import DatabaseClock, Sample, monotonic_ns
+from runtime.clock import (
+    DEGRADED_STEP_S,
+    WARN_STEP_S,
+    DatabaseClock,
+    Sample,
+    Step,
+    monotonic_ns,
+)
 from runtime.database import Database, open_database
 from runtime.files.load import load_files
-from runtime.health import Health
+from runtime.health import Health, Level
 from runtime.hosts.executor import HostExecutor
 from runtime.kernel.system import ActorSystem
 from runtime.life import Functions, Life, node_info
@@ -130,11 +137,24 @@ class Node:
         asked = monotonic_ns()
         said = await sample_clock(self.keeping)
         step = self.clock.adopt(Sample(asked, to_epoch_ns(said), monotonic_ns()))
-        if step is None:
+        if step is not None:
+            log.warning("the database's clock stepped", by_s=round(step.by_s, 3))
+        self._judge_clock(step)
+
+    def _judge_clock(self, step: Step | None) -> None:
+        """Show a clock that stepped, or that is far from this node's; neither changes a fire."""
+        offset_s = self.clock.offset_s
+        off_s = max(abs(offset_s), abs(step.by_s) if step is not None else 0.0)
+        if off_s < WARN_STEP_S:
+            self.health.mend("clock")
             return
-        log.warning("the database's clock stepped", by_s=round(step.by_s, 3))
-        reason = f"its clock stepped by {step.by_s:.3f} s"
-        self.health.trouble("clock", reason, level="degraded" if step.degraded else "warning")
+        reason = (
+            f"the database's clock stepped by {step.by_s:.3f} s"
+            if step is not None
+            else f"this node's clock is {offset_s:+.3f} s off the database's"
+        )
+        level: Level = "degraded" if off_s > DEGRADED_STEP_S else "warning"
+        self.health.trouble("clock", reason, level=level)
 
     async def live(
         self,
