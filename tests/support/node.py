@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,7 +105,11 @@ class NodeProcess:
         self.url = ""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -156,6 +159,18 @@ class NodeProcess:
         own = {"RUNTIME_URL": self.url, "RUNTIME_DATA_DIR": str(self.data_dir), **env}
         return run(*arguments, env=own, given=given, cwd=self._cwd)
 
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a command against this node that does not end by itself."""
+        own = {"RUNTIME_URL": self.url, "RUNTIME_DATA_DIR": str(self.data_dir)}
+        return subprocess.Popen(
+            [*RUNTIME, *arguments],
+            env=environment(own),
+            cwd=self._cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
@@ -187,9 +202,6 @@ class NodeProcess:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
-        with suppress(OSError):
-            self._process.stdout.close()
-            self._process.stderr.close()
         wait_until(lambda: not self._postmaster_lives(), "its PostgreSQL has ended")
 
     def story(self) -> str:
@@ -197,11 +209,12 @@ class NodeProcess:
         return "\n".join([*self.out, *self.log])
 
     def _read(self, stream: Any, lines: list[str]) -> None:
-        for line in stream:
-            lines.append(line.rstrip("\n"))
-            found = re.search(r"API\s+(http://\S+)", line)
-            if found and lines is self.out:
-                self.url = found.group(1)
+        with stream:
+            for line in stream:
+                lines.append(line.rstrip("\n"))
+                found = re.search(r"API\s+(http://\S+)", line)
+                if found and lines is self.out:
+                    self.url = found.group(1)
 
     def _ready(self) -> bool:
         if not self.url:

@@ -113,8 +113,8 @@ def test_errors_are_json_for_programs(tmp_path: Path):
     ("text", "place", "said"),
     [
         (
-            "jobs: [{job_id: a, command: x, dependencies: [b]},\n {job_id: b, command: x, dependencies: [a]}]",
-            "1:",
+            "defaults: {command: x}\njobs: [{job_id: a, dependencies: [b]}, {job_id: b, dependencies: [a]}]",
+            "2:",
             "circle",
         ),
         ("jobs:\n  - {job_id: a, command: x, dependencies: [bb]}\n", "2:", 'no job "bb"'),

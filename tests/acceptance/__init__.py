@@ -1,0 +1,1 @@
+"""Tickwright as a user meets it: real nodes, the real command line, nothing mocked."""
