@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 from litestar import Request, Response
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 from litestar.response import Stream
 
 from protocols.durations import DurationError, parse_duration, shown
@@ -138,7 +139,7 @@ class Asked:
         return done
 
 
-Given: TypeAlias = Annotated[Asked, Dependency(skip_validation=True)]
+Given: TypeAlias = NamedDependency[SkipValidation[Asked]]
 """How a route asks for it."""
 
 
@@ -211,7 +212,7 @@ def _depth(raw: bytes) -> int:
 
 
 def _problem_of(error: msgspec.ValidationError) -> Problem:
-    """msgspec's sentence, and the place that it names."""
+    """The sentence of msgspec, and the place that it names."""
     match = _PLACE.fullmatch(str(error))
     assert match is not None, "the pattern takes any text"
     message, place = match[1], match[2] or ""
@@ -277,7 +278,7 @@ def told(shape: type[Shape], done: tuple[bytes, bool]) -> Response[Shape]:
 
 def shown_as(value: Shape, **headers: str) -> Response[Shape]:
     """An answer of 200 with headers of its own."""
-    return answered(type(value), msgspec.json.encode(value), **headers)
+    return answered(type(value), msgspec.json.encode(value), status=200, **headers)
 
 
 async def listed(fetch: Fetch[Item], query: Listing) -> Response[Page[Item]]:

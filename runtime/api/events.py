@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import anyio
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from protocols.errors import TickwrightError
@@ -19,7 +20,7 @@ from protocols.instants import iso
 from protocols.messages import EventsAppended, Hint
 from runtime.api.asked import WHO, Asked, Given, made
 from runtime.api.problems import RefusedError, wrong
-from runtime.api.tail import News, Tail
+from runtime.api.tail import GivenTail, News, Tail
 from runtime.files.fields import NAME
 from runtime.postgres.events import LoggedEvent, Place, end_of_events, read_events
 from runtime.postgres.operations.emit import emit_event
@@ -73,7 +74,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @post("/events/{event:str}", opt={"body": Emit})
-async def emit(asked: Given, event: str) -> Response[Emitted]:
+async def emit(asked: Given, event: FromPath[str]) -> Response[Emitted]:
     """Emit an event: every job that listens for it, and whose filter holds, runs."""
     body = await asked.body(Emit)
     if not NAME.fullmatch(event):
@@ -95,7 +96,7 @@ async def emit(asked: Given, event: str) -> Response[Emitted]:
 
 
 @get("/events", opt={"query": Following, "stream": Happened})
-async def follow(asked: Given, tail: Tail) -> Stream:
+async def follow(asked: Given, tail: GivenTail) -> Stream:
     """Everything that happens in this tenant from now on, or from `Last-Event-ID` on."""
     query = asked.query(Following)
     place = _place(asked.request.headers.get("Last-Event-ID") or query.after)

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import anyio
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from protocols.executions import FINAL, State
 from protocols.messages import CancelRequested, Hint, JobsFinished, Ready
@@ -19,7 +20,7 @@ from runtime.api.asked import (
     shown_as,
     told,
 )
-from runtime.api.tail import Tail
+from runtime.api.tail import GivenTail
 from runtime.postgres.operations.cancel import cancel_execution
 from runtime.postgres.operations.executions import list_executions, show_execution
 from runtime.postgres.operations.logs import read_logs
@@ -74,13 +75,15 @@ async def list_(asked: Given) -> Response[Page[ExecutionView]]:
 
 
 @get("/executions/{execution:str}")
-async def show(asked: Given, execution: str) -> Response[ExecutionDetail]:
+async def show(asked: Given, execution: FromPath[str]) -> Response[ExecutionDetail]:
     """Show one execution with every attempt at it."""
     return shown_as(await asked.do(lambda conn: _show(conn, asked, execution)))
 
 
 @get("/executions/{execution:str}/wait", opt={"query": Waiting})
-async def wait(asked: Given, execution: str, tail: Tail) -> Response[ExecutionDetail]:
+async def wait(
+    asked: Given, execution: FromPath[str], tail: GivenTail
+) -> Response[ExecutionDetail]:
     """Answer once the execution's state is final, or when the time is over: see its `state`."""
     found = await asked.do(lambda conn: _show(conn, asked, execution))
     with anyio.move_on_after(asked.query(Waiting).timeout_s), tail.follow() as news:
@@ -91,7 +94,7 @@ async def wait(asked: Given, execution: str, tail: Tail) -> Response[ExecutionDe
 
 
 @post("/executions/{execution:str}/cancel", status_code=200)
-async def cancel(asked: Given, execution: str) -> Response[ExecutionDetail]:
+async def cancel(asked: Given, execution: FromPath[str]) -> Response[ExecutionDetail]:
     """Cancel what has not started; ask the node that runs it to stop what has."""
     body = await asked.empty_body()
 
@@ -109,7 +112,7 @@ async def cancel(asked: Given, execution: str) -> Response[ExecutionDetail]:
 
 
 @post("/executions/{execution:str}/retry", status_code=200)
-async def retry(asked: Given, execution: str) -> Response[ExecutionDetail]:
+async def retry(asked: Given, execution: FromPath[str]) -> Response[ExecutionDetail]:
     """Run an execution again that ended dead, cancelled or skipped."""
     body = await asked.empty_body()
 
@@ -124,7 +127,7 @@ async def retry(asked: Given, execution: str) -> Response[ExecutionDetail]:
 
 
 @get("/executions/{execution:str}/logs", opt={"query": Logs})
-async def logs(asked: Given, execution: str) -> Response[Page[LogView]]:
+async def logs(asked: Given, execution: FromPath[str]) -> Response[Page[LogView]]:
     """What its attempts printed, first attempt first; of long output the ends are kept."""
     query = asked.query(Logs)
     found = await asked.do(

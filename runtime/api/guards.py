@@ -8,13 +8,15 @@ plain form by its content type; none of them has the token that every change nee
 import hmac
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import anyio
 import msgspec
 import structlog
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types.asgi_types import HTTPReceiveMessage, HTTPRequestEvent
 
 from runtime.api.problems import MEDIA_TYPE, RefusedError, headers_of, problem_of
 
@@ -59,9 +61,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        assert scope["type"] == ScopeType.HTTP, "the server speaks nothing else"
         begun = False
 
         async def sending(message: Message) -> None:
@@ -75,17 +75,17 @@ class Guard:
             headers = _Headers(scope["headers"])
             self._check(scope, headers)
             body = await _read_body(scope, headers, receive)
-            await self._app(scope, _Replayed(body, receive), sending)
+            await self._app(scope, _replayed(body, receive), sending)
         except _GoneError:
             return
         except Exception as error:
             if not isinstance(error, RefusedError):
-                log.error("a request failed", path=scope["path"], exc_info=error)
+                log.exception("a request failed", path=scope["path"])
             if begun:
                 raise
             await _refuse(error, sending)
 
-    def _check(self, scope: Scope, headers: "_Headers") -> None:
+    def _check(self, scope: HTTPScope, headers: "_Headers") -> None:
         hosts = headers.all(b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             raise RefusedError(
@@ -135,7 +135,7 @@ class _GoneError(Exception):
     """The client went away while it sent its body."""
 
 
-async def _read_body(scope: Scope, headers: _Headers, receive: Receive) -> bytes:
+async def _read_body(scope: HTTPScope, headers: _Headers, receive: Receive) -> bytes:
     """The whole body, within its bounds of size and time."""
     lengths = headers.all(b"content-length")
     chunked = bool(headers.all(b"transfer-encoding"))
@@ -154,9 +154,9 @@ async def _read_body(scope: Scope, headers: _Headers, receive: Receive) -> bytes
     with anyio.move_on_after(BODY_WITHIN_S):
         while True:
             message = await receive()
-            if message["type"] == "http.disconnect":
+            if message["type"] != "http.request":
                 raise _GoneError
-            parts.append(message.get("body", b""))  # type: ignore[union-attr]
+            parts.append(message["body"])
             size += len(parts[-1])
             if size > most:
                 raise _too_large(most)
@@ -169,19 +169,15 @@ def _too_large(most: int) -> RefusedError:
     return RefusedError(413, "too_large", f"a body here has at most {most:,} bytes")
 
 
-class _Replayed:
-    """Gives a body that was read already, then what the connection says."""
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, then what the connection says."""
+    whole: HTTPRequestEvent = {"type": "http.request", "body": body, "more_body": False}
+    left = [whole]
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
-        self._receive = receive
+    async def following() -> HTTPReceiveMessage:
+        return left.pop() if left else cast("HTTPReceiveMessage", await receive())
 
-    async def __call__(self) -> Message:
-        """The next message."""
-        if self._body is None:
-            return await self._receive()  # type: ignore[return-value]
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+    return following
 
 
 async def _refuse(error: Exception, send: Send) -> None:

@@ -1,18 +1,19 @@
 """Whether the node lives, and whether ticks and dispatch advance; and its metrics."""
 
-from typing import Annotated, Final
+from typing import Final, TypeAlias
 
 import msgspec
 from litestar import Response, get
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from runtime.api.asked import answered
 from runtime.health import HealthView
 from runtime.metrics import CONTENT_TYPE, Metrics
 from runtime.services import Services
 
-GivenNode = Annotated[Services, Dependency(skip_validation=True)]
-GivenMetrics = Annotated[Metrics, Dependency(skip_validation=True)]
+GivenNode: TypeAlias = NamedDependency[SkipValidation[Services]]
+GivenMetrics: TypeAlias = NamedDependency[SkipValidation[Metrics]]
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):

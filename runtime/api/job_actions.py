@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from protocols.ids import execution_id
 from protocols.messages import Hint, JobsFinished, Ready, SchedulesChanged
@@ -34,7 +35,7 @@ from runtime.postgres.trigger import trigger
 INPUT_BYTES_MAX: Final = 256 * 1024
 
 
-class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TriggerJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Run a job once: now, `at` an instant (ISO-8601 with its offset), or `in` a duration."""
 
     input: Any = None
@@ -45,7 +46,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     with_dependencies: bool = False
 
 
-class Backfill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BackfillJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Run the instants from `from` to `to`, both included, at most `limit` of them."""
 
     from_: str = msgspec.field(name="from")
@@ -67,10 +68,10 @@ class Upcoming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     after: str | None = None
 
 
-@post("/jobs/{job_id:str}/trigger", opt={"body": Trigger})
-async def trigger_(asked: Given, job_id: str) -> Response[ExecutionDetail]:
+@post("/jobs/{job_id:str}/trigger", opt={"body": TriggerJob})
+async def trigger_(asked: Given, job_id: FromPath[str]) -> Response[ExecutionDetail]:
     """Run a job once; 201 with the execution, 200 with the one that the key stands for."""
-    body = await asked.body(Trigger)
+    body = await asked.body(TriggerJob)
     given = _input(body)
     key = _key(asked, body)
     # What is meant by `in` moves with the clock; what was asked is what a key stands for.
@@ -116,7 +117,7 @@ async def trigger_(asked: Given, job_id: str) -> Response[ExecutionDetail]:
 
 
 @post("/jobs/{job_id:str}/pause", opt={"body": Pausing}, status_code=200)
-async def pause(asked: Given, job_id: str) -> Response[JobView]:
+async def pause(asked: Given, job_id: FromPath[str]) -> Response[JobView]:
     """Pause a job: what falls due is recorded as skipped; it can still be triggered."""
     body = await asked.body(Pausing)
 
@@ -130,7 +131,7 @@ async def pause(asked: Given, job_id: str) -> Response[JobView]:
 
 
 @post("/jobs/{job_id:str}/resume", status_code=200)
-async def resume(asked: Given, job_id: str) -> Response[JobView]:
+async def resume(asked: Given, job_id: FromPath[str]) -> Response[JobView]:
     """Let a job be fired again, from its next instant on."""
     body = await asked.empty_body()
 
@@ -142,7 +143,7 @@ async def resume(asked: Given, job_id: str) -> Response[JobView]:
 
 
 @get("/jobs/{job_id:str}/next", opt={"query": Upcoming})
-async def next_(asked: Given, job_id: str) -> Response[Page[str]]:
+async def next_(asked: Given, job_id: FromPath[str]) -> Response[Page[str]]:
     """When a job is due next: instants in UTC, earliest first."""
     query = asked.query(Upcoming)
     after = asked.now if query.after is None else read_instant(query.after, "after")
@@ -154,10 +155,10 @@ async def next_(asked: Given, job_id: str) -> Response[Page[str]]:
     return shown_as(Page(instants))
 
 
-@post("/jobs/{job_id:str}/backfill", opt={"body": Backfill})
-async def backfill_(asked: Given, job_id: str) -> Response[Backfilled]:
+@post("/jobs/{job_id:str}/backfill", opt={"body": BackfillJob})
+async def backfill_(asked: Given, job_id: FromPath[str]) -> Response[Backfilled]:
     """Run the instants of a span of the past, each by the version in force at it."""
-    body = await asked.body(Backfill)
+    body = await asked.body(BackfillJob)
     first, until = read_instant(body.from_, "from"), read_instant(body.to, "to")
 
     async def work(conn: Connection) -> tuple[Backfilled, tuple[Hint, ...]]:
@@ -177,7 +178,7 @@ async def backfill_(asked: Given, job_id: str) -> Response[Backfilled]:
     return made(Backfilled, await asked.once(f"backfill {job_id}", body, work))
 
 
-def _input(body: Trigger) -> bytes | None:
+def _input(body: TriggerJob) -> bytes | None:
     if body.input is None:
         return None
     given = msgspec.json.encode(body.input)
@@ -186,7 +187,7 @@ def _input(body: Trigger) -> bytes | None:
     return given
 
 
-def _key(asked: Asked, body: Trigger) -> str | None:
+def _key(asked: Asked, body: TriggerJob) -> str | None:
     key = body.key if asked.key is None else asked.key
     if body.key is not None and body.key != key:
         raise wrong("key", "the header Idempotency-Key says another one")
@@ -195,7 +196,7 @@ def _key(asked: Asked, body: Trigger) -> str | None:
     return key
 
 
-def _run_at(asked: Asked, body: Trigger) -> datetime | None:
+def _run_at(asked: Asked, body: TriggerJob) -> datetime | None:
     if body.at is not None and body.in_ is not None:
         raise wrong("in", "give one of `at` and `in`")
     if body.at is not None:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Response, delete, get, patch, post, put
+from litestar.params import FromPath
 
 from protocols.errors import ConflictError, InvalidError, NotFoundError, PreconditionError, Problem
 from protocols.jobs import JobSpec, PythonTask
@@ -82,14 +83,14 @@ async def create(asked: Given) -> Response[JobShown]:
 
 
 @get("/jobs/{job_id:str}")
-async def show(asked: Given, job_id: str) -> Response[JobShown]:
+async def show(asked: Given, job_id: FromPath[str]) -> Response[JobShown]:
     """Show a job with the version in force."""
     job = await asked.do(lambda conn: show_job(conn, tenant=asked.tenant, job_id=job_id))
     return shown_as(_shown(job), ETag=etag_of(job))
 
 
 @put("/jobs/{job_id:str}", opt={"query": Adopting, "body": Fields})
-async def replace(asked: Given, job_id: str) -> Response[JobShown]:
+async def replace(asked: Given, job_id: FromPath[str]) -> Response[JobShown]:
     """Put a job in place, whether there was one or not; 201 where it is new."""
     match, query = Match(asked.request), asked.query(Adopting)
     spec = await _checked(asked, _named(await asked.body(Fields), job_id))
@@ -109,7 +110,7 @@ async def replace(asked: Given, job_id: str) -> Response[JobShown]:
 
 
 @patch("/jobs/{job_id:str}", opt={"query": Adopting, "body": Fields})
-async def change(asked: Given, job_id: str) -> Response[JobShown]:
+async def change(asked: Given, job_id: FromPath[str]) -> Response[JobShown]:
     """Change some fields of a job: a JSON merge patch (RFC 7396); null takes a field out."""
     match, query = Match(asked.request), asked.query(Adopting)
     changes = await asked.body(Fields)
@@ -133,7 +134,7 @@ async def change(asked: Given, job_id: str) -> Response[JobShown]:
 
 
 @delete("/jobs/{job_id:str}", status_code=204)
-async def remove(asked: Given, job_id: str) -> None:
+async def remove(asked: Given, job_id: FromPath[str]) -> None:
     """Delete a job: what has not started is cancelled, what runs goes on, history stays."""
     match = Match(asked.request)
 

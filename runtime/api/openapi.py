@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Litestar, Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
 
 from runtime.api.asked import Nothing
 from runtime.api.problems import MEDIA_TYPE, ProblemDetails
@@ -65,32 +66,23 @@ def describe(app: Litestar) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     _schema_of(ProblemDetails, schemas)
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    for handler in _handlers(app):
-        for path in handler.paths:
-            for method in handler.http_methods:
-                found = document["paths"].get(_spelled(path), {}).get(method.lower())
-                if found is not None:
-                    _describe(found, method, handler.opt, path, schemas)
-    return document
-
-
-def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
-    found = []
     for one in app.routes:
-        found += [h for h in getattr(one, "route_handlers", ()) if isinstance(h, HTTPRouteHandler)]
-    return found
-
-
-def _spelled(path: str) -> str:
-    """`/jobs/{job_id:str}` as the document writes it."""
-    parts = [p.partition(":")[0] + "}" if p.startswith("{") else p for p in path.split("/")]
-    return "/".join(parts) or "/"
+        if not isinstance(one, HTTPRoute):
+            continue
+        operations = document["paths"].get(one.path_format, {})
+        for handler in one.route_handlers:
+            for method in handler.http_methods:
+                found = operations.get(method.lower())
+                if found is not None:
+                    _describe(found, str(method), handler.opt, one.path_format, schemas)
+    return document
 
 
 def _describe(
     operation: dict[str, Any], method: str, opt: dict[str, Any], path: str, schemas: dict[str, Any]
 ) -> None:
     parameters = operation.setdefault("parameters", [])
+    operation["responses"].pop("400", None)
     if path.startswith("/api/"):
         parameters.append(_TENANT)
         parameters += _query(opt.get("query", Nothing), schemas)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException
 
 from protocols.errors import InvalidError, Problem, TickwrightError
 from runtime.files.places import InvalidFileError
@@ -79,39 +79,32 @@ def problem_of(error: BaseException) -> ProblemDetails:
     """The document for any error; what was not foreseen says nothing of the inside."""
     match error:
         case RefusedError(refusal=(status, code)):
-            return _document(status, code, str(error))
-        case InvalidError(problems=problems):
-            places = tuple(ErrorPlace(pointer=p.pointer, message=p.message) for p in problems)
-            return _document(error.status, error.code, str(error), places)
-        case InvalidFileError(problems=found):
-            in_files = tuple(
-                ErrorPlace(
-                    pointer="/files",
-                    message=str(p),
-                    file=p.file,
-                    line=p.place.line,
-                    column=p.place.column,
-                )
-                for p in found
-            )
-            return _document(error.status, error.code, str(error), in_files)
+            found = _document(status, code, str(error))
         case TickwrightError():
-            return _document(error.status, error.code, str(error))
-        case ValidationException(extra=list(extra)):
-            wrong = tuple(
-                ErrorPlace(pointer=f"/{e.get('key', '')}", message=str(e.get("message", "")))
-                for e in extra
-                if isinstance(e, dict)
-            )
-            detail = "; ".join(f"{p.pointer}: {p.message}" for p in wrong)
-            return _document(422, "invalid", detail or "what was sent is wrong", wrong)
-        case RecursionError():
-            return _document(422, "invalid", "what was sent is nested too deeply")
+            found = _document(error.status, error.code, str(error), _places(error))
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
-            return _document(error.status_code, code, error.detail)
+            found = _document(error.status_code, code, error.detail)
         case _:
-            return _document(500, "internal", "an unexpected error: the node's log says more")
+            found = _document(500, "internal", "an unexpected error: the node's log says more")
+    return found
+
+
+def _places(error: TickwrightError) -> tuple[ErrorPlace, ...]:
+    if isinstance(error, InvalidError):
+        return tuple(ErrorPlace(pointer=p.pointer, message=p.message) for p in error.problems)
+    if not isinstance(error, InvalidFileError):
+        return ()
+    return tuple(
+        ErrorPlace(
+            pointer="/files",
+            message=str(p),
+            file=p.file,
+            line=p.place.line,
+            column=p.place.column,
+        )
+        for p in error.problems
+    )
 
 
 def _document(

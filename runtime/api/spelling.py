@@ -3,6 +3,7 @@
 `read_job` of what this writes is the same job.
 """
 
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -112,15 +113,14 @@ def _retry(retry: Retry) -> dict[str, Any]:
 
 def _schedule(schedule: Schedule) -> dict[str, Any]:
     """Always a mapping: it says of itself all that a text would leave to the job."""
-    found: dict[str, Any] = {"timezone": schedule.timezone}
+    found: dict[str, Any] = {}
+    if schedule.timezone != "UTC":
+        found["timezone"] = schedule.timezone
     match schedule.kind:
         case "cron":
             found["cron"] = schedule.text
-        case "at":
-            assert schedule.at is not None, "a schedule of this kind has its instant"
-            found["at"] = iso(schedule.at)
         case kind:
-            # Its text is exact, whatever the number is.
+            # Its text is exact, whatever the number or the instant is.
             found[kind] = schedule.text.partition(" ")[2]
     for bound, instant in (("start", schedule.start), ("end", schedule.end)):
         if instant is not None:
@@ -159,4 +159,4 @@ def _misfire(schedule: Schedule) -> dict[str, Any]:
 
 def _rate(per_s: float) -> str:
     """A rate that reads back as the same number."""
-    return f"{per_s:.17f}".rstrip("0").rstrip(".") + "/s"
+    return f"{Decimal(repr(per_s)):f}/s"

@@ -5,10 +5,12 @@ News is a hint: whoever follows looks for itself, and looks again now and then w
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 import anyio
 import structlog
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from protocols.errors import TickwrightError
 from runtime.api.problems import RefusedError
@@ -103,3 +105,7 @@ class Tail:
         self.count += 1
         self.changed.set()
         self.changed = anyio.Event()
+
+
+GivenTail: TypeAlias = NamedDependency[SkipValidation[Tail]]
+"""How a route asks for it."""

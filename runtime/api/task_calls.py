@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response, post
+from litestar.params import FromPath
 
 from protocols.durations import shown
 from protocols.errors import ConflictError
@@ -51,7 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     opt={"body": Checkpoint, "by": "task"},
     status_code=200,
 )
-async def checkpoint(asked: Given, execution: str) -> Response[Kept]:
+async def checkpoint(asked: Given, execution: FromPath[str]) -> Response[Kept]:
     """Save where the task has got to; the next attempt finds it."""
     key, token = await _proven(asked, execution)
     value = msgspec.json.encode((await asked.body(Checkpoint)).value)
@@ -63,7 +64,7 @@ async def checkpoint(asked: Given, execution: str) -> Response[Kept]:
 
 
 @post("/executions/{execution:str}/heartbeat", opt={"by": "task"}, status_code=200)
-async def heartbeat(asked: Given, execution: str) -> Response[Kept]:
+async def heartbeat(asked: Given, execution: FromPath[str]) -> Response[Kept]:
     """Say that the task is alive; it counts also while the database is away."""
     await asked.empty_body()
     token = _token(asked)
@@ -76,7 +77,7 @@ async def heartbeat(asked: Given, execution: str) -> Response[Kept]:
 
 
 @post("/executions/{execution:str}/once", opt={"body": Once, "by": "task"}, status_code=200)
-async def once(asked: Given, execution: str) -> Response[Answer]:
+async def once(asked: Given, execution: FromPath[str]) -> Response[Answer]:
     """Ask whether this attempt may do a piece of work."""
     key, token = await _proven(asked, execution)
     body = await asked.body(Once)
