@@ -47,9 +47,7 @@ class SoleNode:
         session = await asyncpg.connect(**self._arguments)
         self._session = session
         try:
-            with anyio.move_on_after(_WAIT_S):
-                while not await _take(session):  # noqa: ASYNC110 - another node's lock, not ours
-                    await anyio.sleep(_LOOK_S)
+            if await _take_within(session, _WAIT_S):
                 self._group = anyio.create_task_group()
                 await self._group.__aenter__()
                 self._group.start_soon(self._keep, name="sole node")
@@ -95,6 +93,14 @@ class SoleNode:
                     raise
                 if session is not None:
                     session.terminate()
+
+
+async def _take_within(session: "asyncpg.Connection[asyncpg.Record]", wait_s: float) -> bool:
+    with anyio.move_on_after(wait_s):
+        while not await _take(session):  # noqa: ASYNC110 - another node's lock, not ours
+            await anyio.sleep(_LOOK_S)
+        return True
+    return False
 
 
 async def _take(session: "asyncpg.Connection[asyncpg.Record]") -> bool:
