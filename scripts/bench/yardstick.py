@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 import uvloop
 
+from runtime.postgres.pool import Session
 from scripts.bench.report import ROOT, summary
 from scripts.bench.server import postgres
 
@@ -116,7 +117,7 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True):
         return self.jobs / self.seconds
 
 
-async def fill(db: asyncpg.Connection, jobs: int, *, now: datetime, job_key: int = 1) -> None:
+async def fill(db: Session, jobs: int, *, now: datetime, job_key: int = 1) -> None:
     """Insert `jobs` due executions, outside the time that is measured."""
     for low in range(0, jobs, BATCH):
         count = min(BATCH, jobs - low)
@@ -147,9 +148,17 @@ async def bury(db: asyncpg.Connection, rows: int, *, day: datetime) -> None:
     await db.execute(f"VACUUM ANALYZE {partition}")
 
 
-async def drain(
-    claims: asyncpg.Connection, finishes: asyncpg.Connection, jobs: int, *, now: datetime
-) -> Drained:
+async def take(db: Session, *, now: datetime) -> list[asyncpg.Record]:
+    """Claim a batch of what `fill` inserted."""
+    return await db.fetch(CLAIM, POOL, TENANT, NORMAL, now, 1, now)
+
+
+async def end(db: Session, got: list[asyncpg.Record], *, now: datetime) -> int:
+    """Finish what was claimed; how many there were."""
+    return len(await db.fetch(FINISH, *_done(got, now)))
+
+
+async def drain(claims: Session, finishes: Session, jobs: int, *, now: datetime) -> Drained:
     """Drain what `fill` inserted: claim on one session, finish on the other, both at once."""
     claimed: asyncio.Queue[list[asyncpg.Record]] = asyncio.Queue(4)
     claim_s: list[float] = []
@@ -159,7 +168,7 @@ async def drain(
         taken = 0
         while taken < jobs:
             began = time.perf_counter()
-            got = await claims.fetch(CLAIM, POOL, TENANT, NORMAL, now, 1, now)
+            got = await take(claims, now=now)
             claim_s.append(time.perf_counter() - began)
             if not got:
                 raise RuntimeError(f"only {taken} of {jobs} executions could be claimed")
@@ -173,7 +182,7 @@ async def drain(
         while left:
             got = await claimed.get()
             began = time.perf_counter()
-            left -= len(await finishes.fetch(FINISH, *_done(got, now)))
+            left -= await end(finishes, got, now=now)
             finish_s.append(time.perf_counter() - began)
         seconds = time.perf_counter() - start
         await claimer

@@ -49,11 +49,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     """Fill the table, and look on."""
     async with loaded(64) as rt:
-        return await idle(rt, options.jobs, options.for_s)
+        await fill(rt, options.jobs)
+        used = await watch(rt, options.for_s)
+    held = used["ran"] == DUE and used["node_cpu_percent"] < 2 and used["node_memory_mb"] < 150
+    return {"held": held, "jobs": options.jobs, "due": DUE, **used}
 
 
-async def idle(rt: Runtime, jobs: int, for_s: int) -> dict[str, Any]:
-    """Measure a running node that has `jobs` jobs and little to do, for so many seconds."""
+async def fill(rt: Runtime, jobs: int) -> None:
+    """Put `jobs` jobs into the tables, all due tomorrow, and let the dust settle."""
     node = rt.node
     spec = msgspec.json.encode(
         JobSpec(
@@ -70,9 +73,15 @@ async def idle(rt: Runtime, jobs: int, for_s: int) -> dict[str, Any]:
             await node.keeping.fetch(_JOBS, first, last, node.clock.now(), spec)
             bar.update(task, completed=last + 1)
         await asyncio.sleep(SETTLE_S)
-        await node.keeping.fetch(_SOON, node.clock.now() + timedelta(seconds=5), DUE)
-        await asyncio.sleep(5)
-        meter = Meter(node)
+
+
+async def watch(rt: Runtime, for_s: int, *, due: int = DUE) -> dict[str, Any]:
+    """What a node with little to do uses in so many seconds, in which `due` of its jobs fire."""
+    node = rt.node
+    await node.keeping.fetch(_SOON, node.clock.now() + timedelta(seconds=5), due)
+    await asyncio.sleep(5)
+    meter = Meter(node)
+    with progress() as bar:
         task = bar.add_task("idle", total=for_s)
         for _ in range(for_s):
             await asyncio.sleep(1)
@@ -81,5 +90,4 @@ async def idle(rt: Runtime, jobs: int, for_s: int) -> dict[str, Any]:
     (row,) = await node.keeping.fetch(
         "SELECT count(*) AS n FROM execution_history WHERE state = 'succeeded'"
     )
-    held = row["n"] == DUE and used["node_cpu_percent"] < 2 and used["node_memory_mb"] < 150
-    return {"held": held, "jobs": jobs, "due": DUE, "ran": row["n"], **used}
+    return {"ran": row["n"], **used}
