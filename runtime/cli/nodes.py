@@ -30,12 +30,11 @@ def list_(client: Client, *, as_json: bool) -> None:
         print_json(found)
         return
     table(
-        ("node", "state", "incarnation", "leads", "running", "last beat", "clock", "url"),
+        ("node", "state", "leads", "running", "last beat", "clock", "url"),
         [
             (
                 node["name"],
                 node["state"],
-                node["incarnation"],
                 [f"{shard} (epoch {node['epochs'][str(shard)]})" for shard in node["leads"]],
                 [f"{name} {p['running']}/{p['slots']}" for name, p in node["pools"].items()],
                 instant(node["last_beat_at"]),

@@ -32,6 +32,7 @@ _STYLES: Final = {
     "warning": "yellow",
     "wrong": "bold red",
 }
+_MILLISECOND_S: Final = 0.001
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
@@ -88,16 +89,18 @@ def table(columns: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
         click.echo("  ".join(padded).rstrip())
 
 
-def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as in `console`
-    from rich.table import Table  # noqa: PLC0415
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The rows on a terminal; a column that says nothing takes no room there."""
+    from rich.table import Table  # noqa: PLC0415 - as in `console`
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        drawn.add_column(name, overflow="fold")
+    kept = [i for i in range(len(columns)) if any(row[i] != _EMPTY for row in rows)]
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for i in kept:
+        # An id that is broken over two lines cannot be copied.
+        drawn.add_column(columns[i], no_wrap=i == 0, overflow="ignore" if i == 0 else "fold")
     for row in rows:
-        drawn.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
+        drawn.add_row(*(Text(row[i], style=_STYLES.get(row[i], "")) for i in kept))
     console().print(drawn)
 
 
@@ -148,7 +151,7 @@ def relative(moment: datetime) -> str:
 def about(seconds: float) -> str:
     """A length of time with as much detail as a person wants: `0.3s`, `5s`, `3m20s`, `2d4h`."""
     if seconds < 1:
-        return f"{seconds:.1g}s" if seconds >= 0.001 else "0s"  # noqa: PLR2004 - a millisecond
+        return f"{seconds:.1g}s" if seconds >= _MILLISECOND_S else "<1ms"
     for unit, below in ((1, 10 * _MINUTE_S), (_MINUTE_S, 10 * _HOUR_S), (_HOUR_S, 10 * _DAY_S)):
         if seconds < below:
             return format_duration(round(seconds / unit) * unit)

@@ -143,7 +143,7 @@ def show_execution(execution: dict[str, Any]) -> None:
 def list_executions(executions: list[dict[str, Any]], *, empty: str) -> None:
     """Executions as a table, newest first."""
     table(
-        ("execution", "job", "due", "state", "reason", "attempt", "took"),
+        ("execution", "job", "due", "state", "reason", "try", "took"),
         [
             (
                 one["execution_id"],

@@ -113,7 +113,10 @@ def test_errors_are_json_for_programs(tmp_path: Path):
     ("text", "place", "said"),
     [
         (
-            "defaults: {command: x}\njobs: [{job_id: a, dependencies: [b]}, {job_id: b, dependencies: [a]}]",
+            (
+                "defaults: {command: x}\n"
+                "jobs: [{job_id: a, dependencies: [b]}, {job_id: b, dependencies: [a]}]"
+            ),
             "2:",
             "circle",
         ),
