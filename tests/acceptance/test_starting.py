@@ -32,7 +32,7 @@ def written(folder: Path, name: str, text: str) -> Path:
         (["--port", "http"], {}, 2, "--port: api.port: a port is a whole number"),
         (["--port", "99999"], {}, 2, "--port: api.port: a port is a whole number"),
         (["--host", "0.0.0.0"], {}, 2, "--host: api.host: the API listens on loopback only"),
-        (["--node", "a b"], {}, 2, "--name: node.name: a name is"),
+        (["--node", "a b"], {}, 2, "node.name: a name is"),
         ([], {"RUNTIME_LEASE__TTLS": "5"}, 2, "environment RUNTIME_LEASE__TTLS: there is no such"),
         ([], {"RUNTIME_SHUTDOWN__GRACE_S": "soon"}, 2, "shutdown.grace_s"),
         ([], {"RUNTIME_ETCD__ENDPOINTS": "http://e:1"}, 2, "not built yet"),

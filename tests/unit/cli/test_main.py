@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_of_a_group_the_error_meant_for_users_is_told():
 
 
 def test_a_closed_pipe_is_quiet(tmp_path: Path):
-    script = f"{RUNTIME[0]} -m {RUNTIME[2]} next '* * * * *' --count 10000 | head -1"
+    script = f"{shlex.quote(RUNTIME[0])} -m {RUNTIME[2]} next '* * * * *' --count 10000 | head -1"
     done = subprocess.run(
         ["/bin/sh", "-c", script],
         env=environment(),
