@@ -61,7 +61,7 @@ SELECT tenant, priority, limit_key, run_at <= $2 AND (
         ORDER BY e.run_at LIMIT 1
     ) END
 FROM limited
-"""  # noqa: S608
+"""
 
 # `able` locks the node's row against being declared dead, not against its beat: nothing can be
 # left running in the name of an incarnation whose executions were declared lost before.

@@ -122,7 +122,8 @@ WITH children AS (
 ), placed AS MATERIALIZED (
     SELECT r.*, CASE
         WHEN verdict = 'skip' THEN 'dependency'
-        WHEN overlap = 'skip' AND origin = 0 AND place > 1 THEN 'overlap'
+        WHEN patient THEN NULL
+        WHEN overlap = 'skip' AND place > 1 THEN 'overlap'
         WHEN overlap = 'queue' AND place > 1 + {QUEUED_MAX} THEN 'overlap'
     END AS skipped,
     CASE overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END AS becomes
@@ -153,7 +154,7 @@ WITH children AS (
     FROM (
         SELECT r.id
         FROM (SELECT DISTINCT job_key FROM placed
-            WHERE skipped IS NULL AND overlap = 'cancel_running') AS p
+            WHERE skipped IS NULL AND overlap = 'cancel_running' AND NOT patient) AS p
         CROSS JOIN LATERAL (
             SELECT id FROM executions t WHERE t.job_key = p.job_key AND t.holds_turn
             UNION ALL
@@ -191,7 +192,7 @@ WITH children AS (
     {logged("outcomes", kind="'settled'", at="$1", states="state")}
 )
 {changed("outcomes", pools="CASE state WHEN 'scheduled' THEN pool END")}
-"""  # noqa: S608
+"""
 
 # job_dependencies_met: children of which some parent has succeeded. Whoever locks all edges of a
 # child and finds all of them met makes its run; a second one at the same moment finds them unmet.
@@ -238,7 +239,7 @@ WITH candidates AS (
     WHERE child_key = ANY(ARRAY(SELECT job_key FROM wanted))
 ),
 {reacting("wanted")}
-"""  # noqa: S608
+"""
 
 
 async def decide(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> list[Step]:

@@ -6,9 +6,6 @@ import asyncpg
 
 from protocols.errors import TickwrightError, UnavailableError
 
-RACES: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-"""Another writer was quicker; nothing was changed, and the statement may be run again at once."""
-
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting up, statement timeout
@@ -32,11 +29,27 @@ _REFUSALS: Final = (
 _CLOSED: Final = ("closed", "closing", "in progress", "released")
 
 
+_RACES: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
 class DatabaseRefusedError(TickwrightError):
     """The database answers and will not have us: waiting does not mend it."""
 
     code = "database_refused"
     status = 503
+
+
+def raced(error: BaseException) -> bool:
+    """Whether another was quicker: nothing was changed, and the same may be run again at once.
+
+    A row that had chosen the default partition when its day was attached is refused by that
+    partition's constraint, which has no name; the next run finds the day.
+    """
+    return isinstance(error, _RACES) or (
+        isinstance(error, asyncpg.CheckViolationError)
+        and not constraint_of(error)
+        and str(getattr(error, "table_name", None) or "").endswith("_other")
+    )
 
 
 def unavailable(error: BaseException) -> UnavailableError | None:

@@ -160,7 +160,7 @@ WITH given AS MATERIALIZED (
     RETURNING d.*
 ){_FREED}
 SELECT id FROM settled
-"""  # noqa: S608
+"""
 
 _CHECKPOINTS: Final = """
 SELECT w.id, c.value

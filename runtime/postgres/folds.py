@@ -1,6 +1,6 @@
 """Folds long runs of skipped instants, so that a job paused for a month costs a hundred rows.
 
-Of consecutive instants of one schedule that were skipped for one reason the first 100 keep their
+Of consecutive instants of one version that were skipped for one reason the first 100 keep their
 rows; those after are one row with the first, the last and how many. A folded row spans a week at
 most, so that no instant is forgotten by more than that before its time. Folding again takes up
 what was skipped since; two janitors at once fold each row once.
@@ -24,7 +24,7 @@ SELECT job_key FROM execution_history
 WHERE state = 'skipped' AND job_key > (SELECT number FROM event_readers WHERE name = 'folds')
 GROUP BY job_key HAVING count(*) > {KEPT + 1}
 ORDER BY job_key LIMIT {JOBS_AT_ONCE}
-"""  # noqa: S608
+"""
 
 # execution_history_instant. A run ends where the next instant became anything else, also where
 # it is not final yet. From the first row that is past the run's first hundred, or folded already,
@@ -32,15 +32,16 @@ ORDER BY job_key LIMIT {JOBS_AT_ONCE}
 _FOLD: Final = f"""
 WITH instants AS (
     (
-        SELECT scheduled_for, state, reason, instants FROM execution_history
+        SELECT scheduled_for, version, state, reason, instants FROM execution_history
         WHERE job_key = $1 AND origin = 0
         ORDER BY scheduled_for DESC LIMIT {ROWS_AT_ONCE}
     )
     UNION ALL
-    SELECT scheduled_for, state, NULL, 1 FROM executions WHERE job_key = $1 AND origin = 0
+    SELECT scheduled_for, version, state, NULL, 1 FROM executions WHERE job_key = $1 AND origin = 0
 ), marked AS (
     SELECT *, state = 'skipped' AND reason IS NOT DISTINCT FROM lag(reason) OVER instants_in_order
-        AND lag(state) OVER instants_in_order = 'skipped' AS goes_on
+        AND lag(state) OVER instants_in_order = 'skipped'
+        AND lag(version) OVER instants_in_order = version AS goes_on
     FROM instants
     WINDOW instants_in_order AS (ORDER BY scheduled_for)
 ), runs AS (
@@ -92,7 +93,7 @@ UPDATE execution_history h SET instants = h.instants + g.instants,
     last_scheduled_for = greatest(h.last_scheduled_for, g.last)
 FROM grown g
 WHERE h.job_key = $1 AND h.origin = 0 AND h.scheduled_for = g.first
-"""  # noqa: S608
+"""
 
 _NEXT: Final = "UPDATE event_readers SET number = $1 WHERE name = 'folds'"
 

@@ -17,7 +17,7 @@ def into_history(rows: str, *, state: str, reason: str, finished_at: str) -> str
     `state`, `reason` and `finished_at` are SQL expressions over that relation.
     """
     return (
-        f"INSERT INTO execution_history ({_CARRIED}, state, reason, finished_at) "  # noqa: S608
+        f"INSERT INTO execution_history ({_CARRIED}, state, reason, finished_at) "
         f"SELECT {_CARRIED}, {state}, {reason}, {finished_at} FROM {rows}"
     )
 
@@ -28,7 +28,7 @@ def logged(rows: str, *, kind: str, at: str, states: str) -> str:
     `kind`, `at` and `states` are SQL expressions, `states` one over a row of `rows`.
     """
     return (
-        "INSERT INTO events (at, kind, ids, job_keys, states) "  # noqa: S608
+        "INSERT INTO events (at, kind, ids, job_keys, states) "
         f"SELECT {at}, {kind}, array_agg(id ORDER BY id), array_agg(job_key ORDER BY id), "
         f"array_agg(({states})::text ORDER BY id) FROM {rows} HAVING count(*) > 0"
     )

@@ -15,10 +15,11 @@ import msgspec
 from protocols.ports.store import NodeInfo, Pulse
 from runtime.postgres.moves import guard, into_history, logged
 from runtime.postgres.partitions import make_days
-from runtime.postgres.pool import Pool
+from runtime.postgres.pool import Pool, Session
 
 LOST_AT_ONCE: Final = 10_000
 """Executions that one transaction declares lost; the caller asks again while there are nodes."""
+FORGOTTEN_AT_ONCE: Final = 1_000
 
 _CLOCK = "SELECT clock_timestamp() AS now"
 
@@ -52,6 +53,15 @@ FROM house
 
 _LEAVE = """
 UPDATE nodes SET state = 'stopped' WHERE incarnation = $1 AND state IN ('up', 'draining')
+"""
+
+# No row of history may name it any more, and no leadership does.
+_FORGET = f"""
+DELETE FROM nodes WHERE incarnation = ANY(ARRAY(
+    SELECT n.incarnation FROM nodes n
+    WHERE n.ended_at < $1
+        AND NOT EXISTS (SELECT FROM leaderships l WHERE l.incarnation = n.incarnation)
+    ORDER BY n.incarnation LIMIT {FORGOTTEN_AT_ONCE} FOR UPDATE SKIP LOCKED))
 """
 
 # nodes_open: those that live, and those that ended with work in hand.
@@ -135,7 +145,7 @@ WITH held AS MATERIALIZED (
     {logged("held", kind="'lost'", at="$2", states="becomes")}
 )
 SELECT count(*) FROM held
-"""  # noqa: S608
+"""
 
 _CLOSE = """
 UPDATE nodes SET ended_at = $2 WHERE incarnation = ANY($1::bigint[]) AND ended_at IS NULL
@@ -202,13 +212,24 @@ async def declare_dead(pool: Pool, *, ttl_s: float, now: datetime) -> Sequence[i
     return await _end(pool, silent_s=ttl_s, now=now)
 
 
+async def forget(pool: Pool, *, before: datetime) -> None:
+    """Delete incarnations that ended before then.
+
+    What a node ran is kept by the day of its instant, which is no later than the node's end, so
+    a day before all that is kept names no row.
+    """
+    await pool.fetch(_FORGET, before)
+
+
 async def _end(
     pool: Pool, *, silent_s: float | None, now: datetime, only: int | None = None
 ) -> list[int]:
-    async with pool.transaction() as session:
+    async def end(session: Session) -> list[int]:
         if only is None:
             await session.execute(_MARK_DEAD, silent_s)
         ended = [row["incarnation"] for row in await session.fetch(_ENDED, only)]
         if ended and await session.fetchval(_LOSE, ended, now) < LOST_AT_ONCE:
             await session.execute(_CLOSE, ended, now)
-    return ended
+        return ended
+
+    return await pool.transact(end)

@@ -47,11 +47,11 @@ _FORGET: Final = (
     DELETE FROM execution_history_other WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM execution_history_other
         WHERE finished_at < $1 AND scheduled_for < $1 LIMIT {FORGOTTEN_AT_ONCE}))
-    """,  # noqa: S608
+    """,
     f"""
     DELETE FROM events_other WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM events_other WHERE at < $1 LIMIT {FORGOTTEN_AT_ONCE}))
-    """,  # noqa: S608
+    """,
     *(
         f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -61,7 +61,7 @@ _FORGET: Final = (
                 AND NOT EXISTS (SELECT FROM execution_history_other h
                     WHERE h.tenant = o.tenant AND h.id = o.id)
             LIMIT {FORGOTTEN_AT_ONCE}))
-        """  # noqa: S608
+        """
         for table in ("attempts_other", "outputs_other")
     ),
 )  # fmt: skip

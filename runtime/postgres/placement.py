@@ -85,15 +85,15 @@ directed AS (
         END,
         CASE WHEN q.place IS DISTINCT FROM 1 THEN 'overlap' END
     FROM queued q
-)"""  # noqa: S608
+)"""
 
 _ADDED: Final = """
 added AS (
     INSERT INTO executions (id, created_at, tenant, job_id, job_key, version, needs, origin,
-        scheduled_for, pool, priority, state, reason, overlap, holds_turn, limit_key, run_at,
-        expires_at, at_most_once, max_lost, input)
+        scheduled_for, pool, priority, state, reason, overlap, patient, holds_turn, limit_key,
+        run_at, expires_at, at_most_once, max_lost, input)
     SELECT id, $1, tenant, job_id, job_key, version, needs, origin, scheduled_for, pool, priority,
-        state, reason, overlap, holds_turn, limit_key, run_at,
+        state, reason, overlap, patient, holds_turn, limit_key, run_at,
         run_at + make_interval(secs => expires_s), at_most_once, max_lost, input
     FROM placed WHERE state IN ('scheduled', 'blocked')
 ), shelved AS (
@@ -143,7 +143,7 @@ rivals AS MATERIALIZED (
     RETURNING e.*
 ), displaced_kept AS (
     {into_history("displaced", state="'cancelled'", reason="'overlap'", finished_at="$1")}
-)"""  # noqa: S608
+)"""
 
 _TOLD: Final = """
 told AS (

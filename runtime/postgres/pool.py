@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
 
 from protocols.errors import TickwrightError, UnavailableError
-from runtime.postgres.errors import RACES, refusal, unavailable
+from runtime.postgres.errors import raced, refusal, unavailable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+Answer = TypeVar("Answer")
 
 NODE_ROLE: Final = "tickwright_node"
 API_ROLE: Final = "tickwright_api"
@@ -163,7 +165,7 @@ class Pool:
         return self._pool
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
-        """Run one statement in a transaction of its own, again where it lost a deadlock.
+        """Run one statement in a transaction of its own, again where it lost a race.
 
         Raises:
             UnavailableError: the database is away; the statement may or may not have committed.
@@ -172,16 +174,16 @@ class Pool:
             session = await self._acquire()
             try:
                 rows = await session.fetch(query, *args)
-            except RACES as error:
-                if left == 1:
-                    raise UnavailableError(f"others change the same rows: {error}") from error
             except asyncpg.InternalClientError as error:
                 # The server's farewell has come, the end of the stream has not: nothing was sent.
                 session.terminate()
                 if left == 1 or "in progress" not in str(error):
                     await self._raise(error, unavailable(error))
             except _SAID as error:
-                await self._raise(error, unavailable(error))
+                if not raced(error):
+                    await self._raise(error, unavailable(error))
+                if left == 1:
+                    raise UnavailableError(f"others change the same rows: {error}") from error
             else:
                 self._down_since = self._error = None
                 return rows
@@ -201,6 +203,32 @@ class Pool:
         finally:
             await self._release(session)
         self._down_since = self._error = None
+
+    async def transact(
+        self,
+        work: Callable[[Session], Awaitable[Answer]],
+        *,
+        also: tuple[type[asyncpg.PostgresError], ...] = (),
+    ) -> Answer:
+        """Run `work` in one transaction, again where it lost a race; only its last run is durable.
+
+        Args:
+            work: may run several times.
+            also: what else means that another was quicker.
+
+        Raises:
+            UnavailableError: the database is away, or the races have no end.
+        """
+        for left in range(_TRIES, 0, -1):
+            try:
+                async with self.transaction() as session:
+                    return await work(session)
+            except asyncpg.PostgresError as error:
+                if not raced(error) and not isinstance(error, also):
+                    raise
+                if left == 1:
+                    raise UnavailableError(f"others change the same rows: {error}") from error
+        raise AssertionError
 
     def health(self) -> PoolHealth:
         """How this pool does; never blocks."""

@@ -8,8 +8,9 @@ def reacting(wanted: str) -> str:
     """Return the CTEs and the answer that make one execution for each row of `wanted`.
 
     `wanted` is a relation (nth, job_key, input) of a WITH begun before; $1 is the instant they
-    are asked for. A disabled or deleted job makes nothing, a paused one is `skipped: paused`.
-    Under `overlap: skip` what is made here waits its turn and is never dropped.
+    are asked for. A disabled or deleted job makes nothing, a paused one is `skipped: paused`; a
+    delete under way is waited for. Under `overlap: skip` what is made here waits its turn and is
+    never dropped.
     """
     return f"""
 known AS (
@@ -18,6 +19,7 @@ known AS (
     CROSS JOIN LATERAL (
         SELECT * FROM jobs j
         WHERE j.job_key = w.job_key AND j.enabled AND j.deleted_at IS NULL LIMIT 1
+        FOR KEY SHARE
     ) AS j
     ORDER BY w.nth
 ), numbered AS MATERIALIZED (
@@ -35,4 +37,4 @@ known AS (
     ) AS v
 ), {placing("triggered")}
 {changed("placed", pools="CASE placed.state WHEN 'scheduled' THEN pool END")}
-"""  # noqa: S608
+"""

@@ -30,7 +30,7 @@ class Step(msgspec.Struct, frozen=True):
 def changed(rows: str, *, job_keys: str = "job_key", pools: str = "pool") -> str:
     """Return the SELECT that ends a step: what became of the relation `rows`."""
     return (
-        f"SELECT count(*) AS done, array_agg(DISTINCT {job_keys}) AS job_keys, "  # noqa: S608
+        f"SELECT count(*) AS done, array_agg(DISTINCT {job_keys}) AS job_keys, "
         f"array_agg(DISTINCT {pools}) AS pools, set_config('synchronous_commit', 'off', true) "
         f"FROM {rows}"
     )

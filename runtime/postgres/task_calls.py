@@ -48,7 +48,7 @@ WITH {_LIVE}, {_KEEPS}, saved AS (
         saved_at = excluded.saved_at
 )
 SELECT EXISTS (SELECT FROM live) AS live
-"""  # noqa: S608
+"""
 
 # What `k` says is what the statement's snapshot saw, not what the conflict met.
 _ONCE = f"""
@@ -66,7 +66,7 @@ SELECT l.id IS NOT NULL AS live, EXISTS (SELECT FROM taken) AS taken, k.executio
 FROM (SELECT 1) AS one
 LEFT JOIN live l ON true
 LEFT JOIN once_keys k ON k.tenant = l.tenant AND k.key = $3
-"""  # noqa: S608
+"""
 
 # The owner's row was there when its key was written, and the key was seen by a statement before
 # this one: that the row is gone, and the key has no end, means that it ended and did not succeed.
@@ -77,7 +77,7 @@ FROM live l
 WHERE k.tenant = l.tenant AND k.key = $3 AND k.execution = $5 AND k.fencing_token = $6
     AND k.expires_at IS NULL AND NOT EXISTS (SELECT FROM executions WHERE id = $5)
 RETURNING 1
-"""  # noqa: S608
+"""
 
 _EMIT: Final = """
 INSERT INTO events (at, kind, tenant, name, payload)

@@ -19,7 +19,9 @@ Answer = Triggered | NotFoundError | KeyReusedError
 _TRIES: Final = 5
 
 # jobs_name (which alone is in that order; jobs_newest would serve the tenant, and then read all
-# of it), or the primary key. What is named by no job here finds nothing, and is told so.
+# of it), or the primary key. What is named by no job here finds nothing, and is told so. The lock
+# waits for a delete under way, and holds up one that comes: nothing is left to run of a job that
+# is gone.
 _NAMED: Final = """
 WITH named AS MATERIALIZED (
     SELECT r.ord, nextval('execution_ids') AS id, j.job_key, j.version, j.tenant, j.job_id,
@@ -28,15 +30,19 @@ WITH named AS MATERIALIZED (
             $7::boolean[]{key_arrays})
         WITH ORDINALITY AS r(tenant, job_id, job_key, input, run_at, gated{key_names}, ord)
     CROSS JOIN LATERAL (
-        (
+        SELECT x.* FROM (
             SELECT a.job_key, a.version, a.tenant, a.job_id FROM jobs a
             WHERE r.job_key IS NULL AND a.tenant = r.tenant
                 AND a.job_id BETWEEN r.job_id AND r.job_id AND a.deleted_at IS NULL
             ORDER BY a.job_id LIMIT 1
-        )
+            FOR KEY SHARE
+        ) AS x
         UNION ALL
-        SELECT b.job_key, b.version, b.tenant, b.job_id FROM jobs b
-        WHERE b.job_key = r.job_key AND b.tenant = r.tenant AND b.deleted_at IS NULL
+        SELECT y.* FROM (
+            SELECT b.job_key, b.version, b.tenant, b.job_id FROM jobs b
+            WHERE b.job_key = r.job_key AND b.tenant = r.tenant AND b.deleted_at IS NULL
+            FOR KEY SHARE
+        ) AS y
     ) AS j
 ), """
 

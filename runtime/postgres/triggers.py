@@ -13,6 +13,7 @@ from protocols.ports.store import Settled
 from runtime.postgres.dependencies import gather
 from runtime.postgres.pool import Pool
 from runtime.postgres.reactions import reacting
+from runtime.postgres.restored import begin_anew
 from runtime.postgres.steps import AT_ONCE, step
 from runtime.postgres.waiting import take_turns
 
@@ -23,11 +24,13 @@ _UNREAD: Final = """
 
 # Asked first, so that a poll of a quiet house writes nothing.
 _PENDING = f"""
-SELECT count(*) AS unread FROM event_readers r CROSS JOIN LATERAL (
-    SELECT FROM events e WHERE {_UNREAD} ORDER BY e.xid, e.number LIMIT $1
-) AS events
-WHERE r.name = 'triggers'
-"""  # noqa: S608
+SELECT r.xid > pg_snapshot_xmax(pg_current_snapshot()) AS restored, (
+    SELECT count(*) FROM (
+        SELECT FROM events e WHERE {_UNREAD} ORDER BY e.xid, e.number LIMIT $1
+    ) AS events
+) AS unread
+FROM event_readers r WHERE r.name = 'triggers'
+"""
 
 # A filter holds where the payload has, at each dotted path, a value equal to the one given.
 _HOLDS: Final = """
@@ -114,12 +117,16 @@ WITH reader AS MATERIALIZED (
     ) AS once
 ),
 {reacting("wanted")}
-"""  # noqa: S608
+"""
 
 
 async def run_triggers(pool: Pool, *, now: datetime, limit: int) -> Settled:
     """Take up to `limit` unread events, once each, and let go what they made."""
-    pending = (await pool.fetch(_PENDING, limit))[0]["unread"]
+    (look,) = await pool.fetch(_PENDING, limit)
+    if look["restored"]:
+        await begin_anew(pool)
+        return Settled(more=True)
+    pending = look["unread"]
     if not pending:
         return Settled()
     followed = await step(pool, _FOLLOW, now, limit)

@@ -8,6 +8,7 @@ from typing import Final
 
 from runtime.postgres.folds import fold
 from runtime.postgres.moves import guard, into_history, logged
+from runtime.postgres.nodes import forget
 from runtime.postgres.partitions import keep_days
 from runtime.postgres.pool import Pool
 from runtime.postgres.steps import changed, step
@@ -40,20 +41,20 @@ WITH due AS (
     {logged("expired", kind="'skipped'", at="$1", states="'skipped'")}
 )
 {changed("expired")}
-"""  # noqa: S608
+"""
 
 _FORGET_IDEMPOTENCY: Final = f"""
 DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM idempotency_keys WHERE expires_at <= $1
     ORDER BY expires_at LIMIT {FORGOTTEN_AT_ONCE} FOR UPDATE SKIP LOCKED))
-"""  # noqa: S608
+"""
 
 # once_keys_expiry.
 _FORGET_ONCE: Final = f"""
 DELETE FROM once_keys WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM once_keys WHERE expires_at <= $1
     ORDER BY expires_at LIMIT {FORGOTTEN_AT_ONCE} FOR UPDATE SKIP LOCKED))
-"""  # noqa: S608
+"""
 
 # checkpoints_saved. A dead execution's checkpoint is kept for its replay as long as its row is.
 _FORGET_CHECKPOINTS: Final = f"""
@@ -64,7 +65,7 @@ DELETE FROM checkpoints WHERE ctid = ANY(ARRAY(
         AND NOT EXISTS (SELECT FROM execution_history h
             WHERE h.tenant = c.tenant AND h.id = c.execution)
     ORDER BY c.saved_at LIMIT {FORGOTTEN_AT_ONCE} FOR UPDATE SKIP LOCKED))
-"""  # noqa: S608
+"""
 
 # So are its once keys. once_keys_open.
 _FORGET_ORPHANS: Final = f"""
@@ -75,7 +76,7 @@ DELETE FROM once_keys WHERE ctid = ANY(ARRAY(
         AND NOT EXISTS (SELECT FROM execution_history h
             WHERE h.tenant = k.tenant AND h.id = k.execution)
     ORDER BY k.execution LIMIT {FORGOTTEN_AT_ONCE} FOR UPDATE SKIP LOCKED))
-"""  # noqa: S608
+"""
 
 
 async def expire(pool: Pool, *, now: datetime, limit: int) -> int:
@@ -84,10 +85,11 @@ async def expire(pool: Pool, *, now: datetime, limit: int) -> int:
 
 
 async def tidy(pool: Pool, *, now: datetime, keep_s: float) -> None:
-    """Make and drop days, fold runs of skipped instants, forget keys that nobody can use."""
+    """Make and drop days, fold runs of skipped instants, forget keys and nodes that are over."""
     await keep_days(pool, now=now, keep_s=keep_s)
     await fold(pool)
     await pool.fetch(_FORGET_IDEMPOTENCY, now)
     await pool.fetch(_FORGET_ONCE, now)
     await pool.fetch(_FORGET_CHECKPOINTS, now - timedelta(seconds=keep_s))
     await pool.fetch(_FORGET_ORPHANS)
+    await forget(pool, before=now - timedelta(seconds=keep_s, days=1))

@@ -55,7 +55,7 @@ WITH due AS (
     {logged("chosen", kind="'settled'", at="$1", states="state")}
 )
 {changed("chosen", pools="CASE state WHEN 'scheduled' THEN pool END")}
-"""  # noqa: S608
+"""
 
 _GRANT = f"""
 {_JOBS}, oldest AS (
@@ -84,15 +84,23 @@ _GRANT = f"""
     {logged("chosen", kind="'settled'", at="$2", states="'scheduled'")}
 )
 {changed("chosen")}
-"""  # noqa: S608
+"""
 
 # schedules_after: those that wait for a finish. It has come as soon as nothing of the schedule is
-# left among the hot rows and nobody has the job's turn; a run by hand counts as one, too.
+# left among the hot rows and nobody has the job's turn; a run by hand counts as one, too. Past the
+# schedule's end it counts no more, and is looked at no more.
 _REARM = f"""
 WITH waiting AS MATERIALIZED (
-    SELECT s.job_key, s.after_s, s.cursor,
-        greatest(fired.finished_at, latest.finished_at) AS finished_at
+    SELECT s.job_key, s.after_s, s.cursor, greatest(
+            coalesce(greatest(fired.finished_at, latest.finished_at), s.cursor)
+                + make_interval(secs => s.after_s),
+            s.cursor + interval '1 microsecond'
+        ) AS next, defined.until
     FROM schedules s
+    LEFT JOIN LATERAL (
+        SELECT (v.spec -> 'schedule' ->> 'end')::timestamptz AS until FROM job_versions v
+        WHERE v.job_key = s.job_key AND v.version = s.version LIMIT 1
+    ) AS defined ON true
     LEFT JOIN LATERAL (
         SELECT h.finished_at FROM execution_history h
         WHERE h.job_key = s.job_key AND h.origin = 0
@@ -112,7 +120,7 @@ WITH waiting AS MATERIALIZED (
         )
     LIMIT {AT_ONCE}
 ), chosen AS MATERIALIZED (
-    SELECT w.job_key
+    SELECT w.job_key, w.next, w.until
     FROM (SELECT * FROM waiting ORDER BY job_key) AS w
     CROSS JOIN LATERAL (
         SELECT FROM schedules s
@@ -121,16 +129,15 @@ WITH waiting AS MATERIALIZED (
         FOR UPDATE
     ) AS s
 ), armed AS (
-    UPDATE schedules s SET next_fire_at = greatest(
-        (SELECT coalesce(w.finished_at, s.cursor) FROM waiting w WHERE w.job_key = s.job_key)
-            + make_interval(secs => s.after_s),
-        s.cursor + interval '1 microsecond'
-    )
-    WHERE s.job_key = ANY(ARRAY(SELECT job_key FROM chosen))
+    UPDATE schedules s SET
+        next_fire_at = CASE WHEN (c.next > c.until) IS NOT TRUE THEN c.next END,
+        after_s = CASE WHEN (c.next > c.until) IS NOT TRUE THEN s.after_s END
+    FROM chosen c
+    WHERE s.job_key = c.job_key
     RETURNING s.job_key
 )
 {changed("armed", pools="NULL::text")}
-"""  # noqa: S608
+"""
 
 
 # What there is to look at, in one look: most of the time nothing. Each is a partial index that is

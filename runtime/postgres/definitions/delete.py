@@ -12,6 +12,9 @@ from runtime.postgres.moves import guard, into_history
 from runtime.postgres.operations.events import logged
 from runtime.postgres.operations.session import Connection
 
+# Whoever triggers a job or takes it up again holds its row FOR KEY SHARE: what that made is
+# cancelled below; one that comes after finds no job. Index: jobs_pkey.
+_LOCK: Final = "SELECT FROM jobs WHERE job_key = ANY($1::bigint[]) ORDER BY job_key FOR UPDATE"
 # The schedule goes first: a fire that has the row commits before, and what it made is cancelled
 # below; one that comes after finds no row.
 _UNSCHEDULE: Final = "DELETE FROM schedules WHERE job_key = ANY($1::bigint[])"
@@ -30,7 +33,7 @@ WITH waiting AS MATERIALIZED (
     {into_history("gone", state="'cancelled'", reason="'deleted'", finished_at="$2")}
 )
 {logged("gone", kind="'cancelled'", at="$2", state="'cancelled'")}
-"""  # noqa: S608 - joined from constants
+"""
 
 
 async def refuse_needed(
@@ -56,6 +59,7 @@ async def refuse_needed(
 async def delete_jobs(conn: Connection, keys: Sequence[int], *, now: datetime) -> None:
     """Delete these jobs; a job of the same name that comes later is another job."""
     for part in chunks(keys):
+        await conn.execute(_LOCK, part)
         await conn.execute(_UNSCHEDULE, part)
         await conn.execute(_END, part, now)
         await conn.execute(_CANCEL, part, now)

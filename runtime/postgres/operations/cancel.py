@@ -27,7 +27,7 @@ WITH gone AS (
     {into_history("gone", state="'cancelled'", reason="'requested'", finished_at="$3")}
 )
 {logged("gone", kind="'cancelled'", at="$3", state="'cancelled'")}
-"""  # noqa: S608 - joined from constants
+"""
 
 _ASK: Final = """
 UPDATE executions SET cancel_requested = true

@@ -22,7 +22,7 @@ FROM (
 ) AS page
 LEFT JOIN nodes n ON n.incarnation = page.incarnation
 ORDER BY page.id DESC
-"""  # noqa: S608 - joined from constants
+"""
 
 
 async def list_dead_letters(

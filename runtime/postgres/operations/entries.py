@@ -79,14 +79,14 @@ WITH wanted AS (
 ), entered AS (
     INSERT INTO executions (
         id, created_at, tenant, job_id, job_key, version, needs, origin, scheduled_for, run,
-        pool, priority, state, reason, overlap, holds_turn, limit_key, run_at, expires_at,
+        pool, priority, state, reason, overlap, patient, holds_turn, limit_key, run_at, expires_at,
         at_most_once, max_lost, attempt, input, keeps
     )
     SELECT coalesce(d.id, nextval('execution_ids')), d.created_at, $1, d.job_id, d.job_key,
         d.version, d.needs, d.origin, d.scheduled_for, d.run, d.pool, d.priority,
         CASE WHEN d.free OR d.first THEN 'scheduled' ELSE 'blocked' END,
         CASE WHEN d.gated THEN 'dependency' WHEN NOT d.free AND NOT d.first THEN 'overlap' END,
-        d.overlap, d.first, d.limit_key, d.run_at,
+        d.overlap, true, d.first, d.limit_key, d.run_at,
         d.run_at + d.expires_s * interval '1 second',
         d.at_most_once, d.max_lost, d.attempt, d.input, d.keeps
     FROM decided d
@@ -102,7 +102,7 @@ WITH wanted AS (
     {logged("entered", kind="$13", at="$12")}
 )
 SELECT id, created_at, job_key, scheduled_for, pool, state FROM entered
-"""  # noqa: S608 - joined from constants
+"""
 
 
 async def enter(

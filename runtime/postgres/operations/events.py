@@ -7,7 +7,7 @@ def logged(rows: str, *, kind: str, at: str, state: str = "state") -> str:
     `kind` and `at` are SQL expressions, `state` one over a row of `rows`.
     """
     return (
-        "INSERT INTO events (at, kind, tenant, ids, job_keys, states) "  # noqa: S608 - constants
+        "INSERT INTO events (at, kind, tenant, ids, job_keys, states) "
         f"SELECT {at}, {kind}, tenant, array_agg(id ORDER BY id), "
         f"array_agg(job_key ORDER BY id), array_agg({state}::text ORDER BY id) "
         f"FROM {rows} GROUP BY tenant"

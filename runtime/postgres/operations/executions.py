@@ -60,14 +60,14 @@ def _of_all(state: str | None) -> str:
         WHERE e.tenant = $1 AND e.id < $4 AND ($5::timestamptz IS NULL OR e.scheduled_for >= $5)
             AND {_hot_condition(state)}
         ORDER BY e.id DESC LIMIT $2
-    """  # noqa: S608 - joined from constants
+    """
     filed = f"""
         SELECT {FILED} FROM execution_history h
         WHERE h.tenant = $1 AND h.id < $4
             AND h.scheduled_for >= coalesce($5, '-infinity'::timestamptz)
             AND {_filed_condition(state)}
         ORDER BY h.id DESC LIMIT $2
-    """  # noqa: S608 - joined from constants
+    """
     return _union(hot, filed, state, order="id DESC")
 
 
@@ -79,7 +79,7 @@ def _of_job(state: str | None) -> str:
             AND (e.scheduled_for, e.origin) < ($5, $6)
             AND ($7::timestamptz IS NULL OR e.scheduled_for >= $7) AND {_hot_condition(state)}
         ORDER BY e.scheduled_for DESC, e.origin DESC LIMIT $2
-    """  # noqa: S608 - joined from constants
+    """
     filed = f"""
         SELECT found.* FROM unnest($4::bigint[]) AS k (job_key)
         CROSS JOIN LATERAL (
@@ -90,7 +90,7 @@ def _of_job(state: str | None) -> str:
                 AND {_filed_condition(state)}
             ORDER BY h.scheduled_for DESC, h.origin DESC LIMIT $2
         ) AS found
-    """  # noqa: S608 - joined from constants
+    """
     return _union(hot, filed, state, order="scheduled_for DESC, origin DESC")
 
 
@@ -106,7 +106,7 @@ def _union(hot: str, filed: str, state: str | None, *, order: str) -> str:
     """The list of one table or of both; a state is of one table only."""
     if state is None:
         ordered = f"ORDER BY {order} LIMIT $2"
-        both = f"SELECT * FROM (({hot}) UNION ALL ({filed})) AS u {ordered}"  # noqa: S608
+        both = f"SELECT * FROM (({hot}) UNION ALL ({filed})) AS u {ordered}"
     else:
         both = filed if state in FINAL else hot
     # $3 is named in every form, so that all take the same arguments.
@@ -124,7 +124,7 @@ _SHOW: Final = f"""
     UNION ALL
     SELECT {FILED} FROM execution_history h WHERE h.tenant = $1 AND h.id = $2
 {_TAIL}
-"""  # noqa: S608 - joined from constants
+"""
 
 # Index: attempts_key; the instant leaves one partition.
 _ATTEMPTS: Final = """

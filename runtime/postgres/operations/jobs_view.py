@@ -57,7 +57,7 @@ FROM (
 ) AS page
 {_BESIDE}
 ORDER BY page.job_key DESC
-"""  # noqa: S608 - joined from constants
+"""
 
 # Index: job_tags_pkey; a deleted job has no tags.
 _LIST_TAGGED: Final = f"""
@@ -72,7 +72,7 @@ FROM (
 ) AS page
 {_BESIDE}
 ORDER BY page.job_key DESC
-"""  # noqa: S608 - joined from constants
+"""
 
 # Index: jobs_name.
 _SHOW: Final = f"""
@@ -82,7 +82,7 @@ FROM (
     WHERE j.tenant = $1 AND j.job_id = $2 AND j.deleted_at IS NULL
 ) AS page
 {_BESIDE}
-"""  # noqa: S608 - joined from constants
+"""
 
 # Indexes: job_dependencies_pkey, job_triggers_parent.
 _DEPENDENTS: Final = """

@@ -1,4 +1,4 @@
-"""Lists nodes as the books have them: each name once, by its newest incarnation."""
+"""Lists nodes as the books have them: who lives, and of each other name who ended last."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from protocols.instants import iso
 from protocols.views import NodePoolView, NodeView
 from runtime.postgres.operations.session import Connection
 
-# As many rows as nodes ever started; their retention bounds it.
+# nodes_open for those that live; the others are as many as started within the retention.
 _LIST: Final = """
 SELECT * FROM (
     SELECT DISTINCT ON (name) name, incarnation, state, url, pid, host, version, started_at,

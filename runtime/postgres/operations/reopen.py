@@ -32,8 +32,8 @@ JOIN jobs j ON j.job_key = h.job_key AND j.deleted_at IS NULL
 WHERE h.tenant = $1 AND h.id = ANY($2::bigint[]) AND h.state IN {guard("scheduled")}
     AND h.instants = 1
 ORDER BY h.id
-FOR UPDATE OF h
-"""  # noqa: S608 - joined from constants
+FOR UPDATE OF h FOR KEY SHARE OF j
+"""
 # By id and instant, so that one partition is looked at for each.
 _TAKE: Final = """
 DELETE FROM execution_history h

@@ -37,7 +37,7 @@ WITH skipped AS (
     RETURNING id, tenant, job_key, state
 )
 {logged("skipped", kind="'skipped'", at="$2")}
-"""  # noqa: S608 - joined from constants
+"""
 
 
 async def record_skips(

@@ -1,5 +1,5 @@
--- Days of history. Nodes may make and drop them, and nothing else of the schema: these functions
--- run as its owner, over the four tables that are parted by day and no other.
+-- The days of history. Nodes may make and drop them, and nothing else of the schema: these
+-- functions run as its owner, over the four tables that are parted by day and no other.
 
 CREATE FUNCTION daily_tables() RETURNS TABLE (parent text, instant text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -63,7 +63,3 @@ BEGIN
     EXECUTE format('DROP TABLE %I', part);
     RETURN true;
 END $$;
-
-REVOKE ALL ON FUNCTION make_day(text, date), drop_day(text, date) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION make_day(text, date), drop_day(text, date) TO tickwright_node;
-GRANT SELECT ON days TO tickwright_node;

@@ -1,174 +1,8 @@
--- The first schema. Rows that are hot are keyed by bigint; tenant is a column of every table;
--- what is not final lives in `executions`, what is final in `execution_history`, by day.
+-- What runs, what ran and what happened. What is not final lives in `executions`, what is final
+-- in `execution_history`, by day.
 
 CREATE SEQUENCE execution_ids;
 CREATE SEQUENCE fencing_tokens;
-
--- The house: one row of what holds for all nodes ------------------------------------------------
-
-CREATE TABLE house (
-    one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    paused boolean NOT NULL DEFAULT false,
-    paused_reason text,
-    tzdata_version text,
-    triggers_read xid8 NOT NULL DEFAULT '0',      -- where `on:` triggers have read the events to
-    triggers_read_number bigint NOT NULL DEFAULT 0
-);
-INSERT INTO house DEFAULT VALUES;
-
--- One row per group of shards: who may fire, by which epoch. A leader's write locks its row
--- FOR SHARE with its epoch, so that nothing of an older epoch commits once a newer one has.
-CREATE TABLE leaderships (
-    number smallint PRIMARY KEY,
-    epoch bigint NOT NULL DEFAULT 0,
-    paused boolean NOT NULL DEFAULT false,        -- the house's, here because a fire locks this row
-    incarnation bigint,
-    taken_at timestamptz
-);
-INSERT INTO leaderships (number) VALUES (0);
-
-CREATE TABLE nodes (
-    incarnation bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name text COLLATE "C" NOT NULL,
-    state text COLLATE "C" NOT NULL DEFAULT 'up'
-        CHECK (state IN ('up', 'draining', 'stopped', 'dead')),
-    url text NOT NULL,
-    pid integer NOT NULL,
-    host text NOT NULL,
-    version text NOT NULL,
-    level smallint NOT NULL DEFAULT 1,
-    pools jsonb NOT NULL DEFAULT '{}',            -- name: {"slots": n, "running": n}
-    leads jsonb NOT NULL DEFAULT '{}',            -- leadership: epoch
-    clock_offset_s double precision NOT NULL DEFAULT 0,
-    started_at timestamptz NOT NULL,
-    last_beat_at timestamptz NOT NULL,
-    ended_at timestamptz
-);
-CREATE INDEX nodes_alive ON nodes (incarnation) WHERE state IN ('up', 'draining');
-
--- What is to run --------------------------------------------------------------------------------
-
-CREATE TABLE sources (
-    tenant text COLLATE "C" NOT NULL,
-    source text COLLATE "C" NOT NULL,
-    content_hash bytea NOT NULL,
-    applied_at timestamptz NOT NULL,
-    PRIMARY KEY (tenant, source)
-);
-
-CREATE TABLE calendars (
-    tenant text COLLATE "C" NOT NULL,
-    name text COLLATE "C" NOT NULL,
-    source text COLLATE "C" NOT NULL,
-    spec jsonb NOT NULL,
-    updated_at timestamptz NOT NULL,
-    PRIMARY KEY (tenant, name)
-);
-
-CREATE TABLE jobs (
-    job_key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    tenant text COLLATE "C" NOT NULL,
-    job_id text COLLATE "C" NOT NULL,
-    source text COLLATE "C" NOT NULL,
-    version integer NOT NULL,                     -- the one in force
-    shard smallint NOT NULL CHECK (shard BETWEEN 0 AND 255),
-    enabled boolean NOT NULL DEFAULT true,
-    paused boolean NOT NULL DEFAULT false,
-    paused_reason text,
-    tags text[] NOT NULL DEFAULT '{}',
-    created_at timestamptz NOT NULL,
-    updated_at timestamptz NOT NULL,
-    deleted_at timestamptz                        -- history outlives its job
-);
-CREATE UNIQUE INDEX jobs_name ON jobs (tenant, job_id) WHERE deleted_at IS NULL;
-CREATE INDEX jobs_source ON jobs (tenant, source) WHERE deleted_at IS NULL;
-CREATE INDEX jobs_newest ON jobs (tenant, job_key) WHERE deleted_at IS NULL;
-CREATE INDEX jobs_deleted ON jobs (tenant, job_id) WHERE deleted_at IS NOT NULL;
-
--- Beside jobs.tags, since row security lets no index on an array be used (`@>` may leak).
-CREATE TABLE job_tags (
-    tenant text COLLATE "C" NOT NULL,
-    tag text COLLATE "C" NOT NULL,
-    job_key bigint NOT NULL REFERENCES jobs,
-    PRIMARY KEY (tenant, tag, job_key)
-);
-CREATE INDEX job_tags_job ON job_tags (job_key);
-
-CREATE TABLE job_versions (
-    tenant text COLLATE "C" NOT NULL,
-    job_key bigint NOT NULL REFERENCES jobs,
-    version integer NOT NULL,
-    spec jsonb NOT NULL,                          -- protocols.jobs.JobSpec
-    needs smallint NOT NULL DEFAULT 1,            -- the protocol level it takes to run it
-    in_force_at timestamptz NOT NULL,
-    -- What every execution takes from its version, so that no hot statement opens the JSON. The
-    -- defaults are those of protocols.jobs.JobSpec, which leaves out what has its default.
-    job_id text COLLATE "C" NOT NULL GENERATED ALWAYS AS (spec ->> 'job_id') STORED,
-    pool text COLLATE "C" NOT NULL
-        GENERATED ALWAYS AS (coalesce(spec ->> 'pool', 'default')) STORED,
-    priority smallint NOT NULL
-        GENERATED ALWAYS AS (coalesce((spec ->> 'priority')::smallint, 2)) STORED,
-    overlap text COLLATE "C" NOT NULL
-        GENERATED ALWAYS AS (coalesce(spec ->> 'overlap', 'skip')) STORED,
-    expires_s double precision
-        GENERATED ALWAYS AS ((spec ->> 'expires_s')::double precision) STORED,
-    at_most_once boolean NOT NULL
-        GENERATED ALWAYS AS (coalesce(spec ->> 'guarantee', '') = 'at_most_once') STORED,
-    max_lost smallint NOT NULL
-        GENERATED ALWAYS AS (coalesce((spec -> 'retry' ->> 'max_lost')::smallint, 5)) STORED,
-    concurrency_limit integer
-        GENERATED ALWAYS AS ((spec ->> 'concurrency_limit')::integer) STORED,
-    limit_key text COLLATE "C" GENERATED ALWAYS AS (
-        CASE WHEN spec ->> 'concurrency_limit' IS NOT NULL THEN 'job:' || job_key::text END
-    ) STORED,
-    dependent boolean NOT NULL GENERATED ALWAYS AS (
-        jsonb_array_length(coalesce(spec -> 'dependencies', '[]')) > 0
-    ) STORED,
-    PRIMARY KEY (job_key, version)
-);
-
--- The narrow row that moves at every fire.
-CREATE TABLE schedules (
-    job_key bigint PRIMARY KEY REFERENCES jobs,
-    tenant text COLLATE "C" NOT NULL,
-    shard smallint NOT NULL,
-    version integer NOT NULL,
-    cursor timestamptz NOT NULL,                  -- instants up to here are decided
-    next_fire_at timestamptz,                     -- null: never, or (after_s) not before a finish
-    catchup_from timestamptz,                     -- missed instants still to be decided, if any:
-    catchup_until timestamptz,                    -- (catchup_from, catchup_until]
-    anchor timestamptz NOT NULL,
-    after_s double precision,                     -- of an @after schedule: seconds after a finish
-    paused boolean NOT NULL DEFAULT false,
-    CHECK ((catchup_from IS NULL) = (catchup_until IS NULL))
-) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX schedules_next ON schedules (next_fire_at, shard) WHERE next_fire_at IS NOT NULL;
-CREATE INDEX schedules_after ON schedules (job_key)
-    WHERE after_s IS NOT NULL AND next_fire_at IS NULL;
-CREATE INDEX schedules_catchup ON schedules (job_key) WHERE catchup_from IS NOT NULL;
-
-CREATE TABLE job_dependencies (
-    tenant text COLLATE "C" NOT NULL,
-    parent_key bigint NOT NULL REFERENCES jobs,
-    child_key bigint NOT NULL REFERENCES jobs,
-    PRIMARY KEY (parent_key, child_key)
-);
-CREATE INDEX job_dependencies_child ON job_dependencies (child_key);
-
--- `on:` of the version in force, one row a trigger.
-CREATE TABLE job_triggers (
-    tenant text COLLATE "C" NOT NULL,
-    job_key bigint NOT NULL REFERENCES jobs,
-    number smallint NOT NULL,
-    event text COLLATE "C",
-    parent_key bigint REFERENCES jobs,
-    state text COLLATE "C",
-    filter jsonb NOT NULL DEFAULT '{}',
-    PRIMARY KEY (job_key, number),
-    CHECK ((event IS NULL) <> (parent_key IS NULL))
-);
-CREATE INDEX job_triggers_event ON job_triggers (tenant, event) WHERE event IS NOT NULL;
-CREATE INDEX job_triggers_parent ON job_triggers (parent_key) WHERE parent_key IS NOT NULL;
 
 -- What is running, or will ---------------------------------------------------------------------
 
@@ -188,6 +22,7 @@ CREATE TABLE executions (
     state text COLLATE "C" NOT NULL CHECK (state IN ('blocked', 'scheduled', 'running')),
     reason text COLLATE "C",
     overlap text COLLATE "C" NOT NULL,            -- allow | skip | queue | cancel_running
+    patient boolean NOT NULL DEFAULT false,       -- waits its turn, whatever `overlap` says
     holds_turn boolean NOT NULL DEFAULT false,
     limit_key text COLLATE "C",
     run_at timestamptz NOT NULL,                  -- instant + jitter, backoff, delay
@@ -264,6 +99,8 @@ CREATE INDEX execution_history_state ON execution_history (tenant, state, id)
     WHERE state <> 'succeeded';
 CREATE INDEX execution_history_dead ON execution_history (tenant, id)
     WHERE state = 'dead' AND discarded_at IS NULL;
+-- Runs of skipped instants are looked for by their jobs.
+CREATE INDEX execution_history_skipped ON execution_history (job_key) WHERE state = 'skipped';
 CREATE TABLE execution_history_other PARTITION OF execution_history DEFAULT;
 
 -- The two unique indexes above each refuse a second row for an instant on their side; these
@@ -386,6 +223,7 @@ CREATE TABLE checkpoints (
     saved_at timestamptz NOT NULL,
     PRIMARY KEY (job_key, execution)
 );
+CREATE INDEX checkpoints_saved ON checkpoints (saved_at) WHERE execution <> 0;
 
 CREATE TABLE once_keys (
     tenant text COLLATE "C" NOT NULL,
@@ -397,6 +235,8 @@ CREATE TABLE once_keys (
     PRIMARY KEY (tenant, key)
 );
 CREATE INDEX once_keys_execution ON once_keys (execution);
+CREATE INDEX once_keys_expiry ON once_keys (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX once_keys_open ON once_keys (execution) WHERE expires_at IS NULL;
 
 CREATE TABLE idempotency_keys (
     tenant text COLLATE "C" NOT NULL,
@@ -429,6 +269,15 @@ CREATE TABLE events (
 CREATE INDEX events_order ON events (xid, number);
 CREATE TABLE events_other PARTITION OF events DEFAULT;
 
+-- Who reads on from where: `triggers` makes what follows from events, and `folds` remembers the job
+-- it came to.
+CREATE TABLE event_readers (
+    name text COLLATE "C" PRIMARY KEY,
+    xid xid8 NOT NULL DEFAULT '0',
+    number bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+INSERT INTO event_readers (name) VALUES ('triggers'), ('folds');
+
 CREATE TABLE audit (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL,
@@ -451,7 +300,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     FROM (SELECT (extract(epoch FROM created_at) * 1000000)::bigint AS us) AS t
 $$;
 
-CREATE VIEW all_executions AS
+CREATE VIEW all_executions WITH (security_invoker = true) AS
 SELECT id, execution_id(id, created_at) AS execution_id, created_at, tenant, job_id, job_key,
     version, origin, scheduled_for, run, pool, priority,
     CASE WHEN state = 'blocked' AND reason = 'delayed' THEN 'scheduled' ELSE state END AS state,
@@ -467,48 +316,3 @@ SELECT id, execution_id(id, created_at), created_at, tenant, job_id, job_key,
     losses, fencing_token, incarnation, started_at, finished_at,
     exit_code, error, result, input, last_scheduled_for, instants, discarded_at
 FROM execution_history;
-
--- Roles: the owner migrates; `tickwright_node` works over all tenants; `tickwright_api` sees the
--- tenant that its transaction has set, and nothing without one.
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['tickwright_node', 'tickwright_api'] LOOP
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
-            BEGIN
-                EXECUTE format('CREATE ROLE %I NOLOGIN', name);
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN
-                NULL;                             -- another database of this server was quicker
-            END;
-        END IF;
-        -- The owner acts as them where nodes connect by its name (`database.url`).
-        IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
-            EXECUTE format('GRANT %I TO CURRENT_USER', name);
-        END IF;
-    END LOOP;
-END $$;
-ALTER VIEW all_executions SET (security_invoker = true);
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO tickwright_node, tickwright_api;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO tickwright_node, tickwright_api;
-REVOKE INSERT, UPDATE, DELETE ON nodes, leaderships FROM tickwright_api;
-GRANT UPDATE (paused) ON leaderships TO tickwright_api;
-GRANT UPDATE (state) ON nodes TO tickwright_api;
-
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOR name IN
-        SELECT c.relname FROM pg_class c
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
-    LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY node ON %I TO tickwright_node USING (true) WITH CHECK (true)',
-            name);
-        EXECUTE format($p$CREATE POLICY tenant ON %I TO tickwright_api
-            USING (tenant = current_setting('tickwright.tenant', true))
-            WITH CHECK (tenant = current_setting('tickwright.tenant', true))$p$, name);
-    END LOOP;
-END $$;
