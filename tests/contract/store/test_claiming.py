@@ -6,7 +6,7 @@ import pytest
 from protocols.ports.store import Budget, Lane, Lanes, TriggerRequest
 from tests.contract.store.harness import NOW, StoreHarness, at, ended, spec_of
 
-pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
+pytestmark = pytest.mark.asyncio
 
 
 async def enqueue(house: StoreHarness, job_id: str, count: int, **fields) -> None:

@@ -6,7 +6,7 @@ import pytest
 from protocols.ports.executor import Output
 from tests.contract.store.harness import NOW, Attempt, StoreHarness, at, ended, spec_of
 
-pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
+pytestmark = pytest.mark.asyncio
 
 
 async def start(house: StoreHarness, **fields):

@@ -9,7 +9,7 @@ from protocols.errors import FencedError, NotFoundError
 from protocols.ports.store import DueInstant, Term
 from tests.contract.store.harness import NOW, StoreHarness, at, ended, spec_of
 
-pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
+pytestmark = pytest.mark.asyncio
 
 
 def told(rows, *, of=("state", "reason", "holds_turn")):

@@ -7,7 +7,7 @@ from protocols.errors import KeyReusedError, NotFoundError
 from protocols.ports.store import Triggered, TriggerRequest
 from tests.contract.store.harness import NOW, StoreHarness, at, spec_of
 
-pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
+pytestmark = pytest.mark.asyncio
 
 
 async def test_a_triggered_job_is_there_at_once(house: StoreHarness):

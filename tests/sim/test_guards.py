@@ -1,0 +1,95 @@
+"""Each guard taken out turns some seed red, by the law that it stands for; what is left holds.
+
+A simulation that stays green without a guard would prove nothing about it.
+"""
+
+import pytest
+
+from actors.timer import near
+from actors.timer.schedule import CompiledSchedule
+from tests.sim.model_store import ModelStore
+from tests.sim.run import run_seed
+
+SEEDS_MOST = 150
+
+
+def first_broken(store_class: type[ModelStore] = ModelStore) -> str:
+    """What the first seed that turns red says; "" where none of them does."""
+    for seed in range(SEEDS_MOST):
+        if broken := run_seed(seed, store_class=store_class).ledger.broken:
+            return broken[0]
+    return ""
+
+
+class NoEpoch(ModelStore):
+    """Any leader may fire, whoever leads by now."""
+
+    def in_term(self, term):
+        return True
+
+
+class NoToken(ModelStore):
+    """Whoever once ran an execution may end it."""
+
+    def in_force(self, row, incarnation, token):
+        return row is not None and row.state == "running"
+
+
+class NoProof(ModelStore):
+    """A firing is taken though the schedule has moved on since it was read."""
+
+    def as_seen(self, job, firing):
+        return job.version == firing.version
+
+
+class NoInstant(NoProof):
+    """Nor does a unique index know which instants have a row."""
+
+    def decided(self, key, instant):
+        return False
+
+
+def test_without_the_epoch_an_old_leader_fires():
+    assert "fired after" in first_broken(NoEpoch)
+
+
+def test_without_the_token_a_worker_ends_what_is_anothers():
+    assert "is in force" in first_broken(NoToken)
+
+
+def test_without_unique_instants_one_runs_twice():
+    assert "rows" in first_broken(NoInstant)
+
+
+def test_without_grace_what_is_late_is_missed(monkeypatch: pytest.MonkeyPatch):
+    plan_due = near.plan_due
+
+    def hasty(compiled: CompiledSchedule, **options):
+        schedule = compiled.schedule
+        misfire = type(schedule.misfire)(
+            policy=schedule.misfire.policy, limit=schedule.misfire.limit, grace_s=0.0
+        )
+        compiled.schedule = type(schedule)(
+            **{**{n: getattr(schedule, n) for n in schedule.__struct_fields__}, "misfire": misfire}
+        )
+        return plan_due(compiled, **options)
+
+    monkeypatch.setattr(near, "plan_due", hasty)
+    assert "late, and is missed" in first_broken()
+
+
+def test_the_unique_instant_holds_where_the_proof_of_the_cursor_does_not():
+    """Behind the cursor's proof stands the index: an instant that has a row is passed over."""
+
+    class Counting(NoProof):
+        refused = 0
+
+        def decided(self, key, instant):
+            known = super().decided(key, instant)
+            Counting.refused += known
+            return known
+
+    for seed in range(60):
+        broken = run_seed(seed, store_class=Counting).ledger.broken
+        assert not [law for law in broken if "rows" in law]
+    assert Counting.refused > 0
