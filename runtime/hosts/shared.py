@@ -99,6 +99,7 @@ class SharedRunner:
         alone = len(begun) == 1 and not innocent
         for work in begun:
             self._forget_kill(work)
+            work.begun_ns = self.begun_ns(work)  # what held its loop could not say so itself
             if work.reason is not None:
                 self._desk.finish(work, ENDED_AS[work.reason], error=work.why())
             elif alone:
