@@ -102,6 +102,7 @@ class Life:
             )
             self._system = ActorSystem(clock=self._clock, tree=node_tree(parts))
             await stack.enter_async_context(self._system)
+            stack.callback(self._close_held)
             self._health.begin()
             yield
 
@@ -134,6 +135,11 @@ class Life:
             group.start_soon(executor.run, name=f"executor {name}")
             stack.push_async_callback(executor.stop, 0.0)
             self.executors[name] = executor
+
+    def _close_held(self) -> None:
+        """From here on the end of a worker is the end of what it runs."""
+        for held in self.held.values():
+            held.closing = True
 
     def _sink(self, pool: str) -> Sink:
         """Reports are kept where no restart of the worker can lose them, then it is woken."""

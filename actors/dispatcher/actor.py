@@ -61,7 +61,10 @@ class DispatcherActor(Actor):
         self._on_look = on_look
         self._session = 0
         self._sent = 0
+        self._sent_at_poll = 0
+        self._arrived = 0
         self._free = 0
+        self._stopping = False
         self._lanes: dict[Lane, None] = {}
         self._refused: set[tuple[int, int]] = set()
         self._looked = False
@@ -72,7 +75,7 @@ class DispatcherActor(Actor):
 
     async def on_start(self, ctx: Context) -> None:
         """Ask the worker what it can take, and look."""
-        self._session = ctx.random.getrandbits(48)
+        self._session = ctx.clock.monotonic_ns()  # greater than that of any instance before
         ctx.register(f"dispatcher:{self._pool}")
         ctx.every(POLL_S, _Poll())
         self._tell_worker(ctx, DemandWanted())
@@ -81,14 +84,16 @@ class DispatcherActor(Actor):
         """Serve demand, hints and the poll."""
         match message:
             case Demand(free=free, session=session, received=received):
-                under_way = self._sent - received if session == self._session else self._sent
-                self._free = max(0, free - under_way)
+                if session == self._session:
+                    self._arrived = max(self._arrived, received)
+                self._free = max(0, free - (self._sent - self._arrived))
             case Ready():
                 self._again = True
             case _Poll():
                 if not self._busy:
                     self._on_look()
                 self._looked = False
+                self._find_lost(ctx)
                 self._tell_worker(ctx, DemandWanted())
             case _Due():
                 self._alarm = None
@@ -107,8 +112,22 @@ class DispatcherActor(Actor):
                 self._refused.add((job_key, version))
         self._step(ctx)
 
+    async def on_stop(self, ctx: Context) -> None:
+        """See a claim that is under way to its end, so that its rows are handed to the worker."""
+        self._stopping = True
+        await ctx.drain()
+
+    def _find_lost(self, ctx: Context) -> None:
+        """Work sent before the last poll that has not arrived by now never will."""
+        if self._arrived < self._sent_at_poll:
+            self._arrived = self._sent_at_poll
+            self._tell_worker(ctx, Reconcile())
+        self._sent_at_poll = self._sent
+
     def _step(self, ctx: Context) -> None:
-        if self._busy or self._free <= 0 or (self._looked and not self._again):
+        if self._busy or self._stopping or self._free <= 0:
+            return
+        if self._looked and not self._again:
             return
         self._busy, self._again, self._looked = True, False, True
         ctx.pipe(lambda: self._round(ctx), on_error=_Failed)
@@ -116,7 +135,7 @@ class DispatcherActor(Actor):
     async def _round(self, ctx: Context) -> _Took:
         """Claim from the lanes that are known; where these run dry, look which others are due."""
         await self._drain(ctx, list(self._lanes))
-        if self._free <= 0:
+        if self._free <= 0 or self._stopping:
             return _Took(None, more=True)
         found = await self._store.lanes(self._pool, now=ctx.clock.now(), level=PROTOCOL_LEVEL)
         took = await self._drain(ctx, found.due)
@@ -125,7 +144,7 @@ class DispatcherActor(Actor):
     async def _drain(self, ctx: Context, lanes: Sequence[Lane]) -> int:
         """Claim lane by lane until none yields or no slot is free; how many were taken."""
         left, total = list(lanes), 0
-        while left and self._free > 0:
+        while left and self._free > 0 and not self._stopping:
             self._turn += 1
             asked = budgets(left, min(self._free, BATCH), turn=self._turn)
             claimed = await self._store.claim(

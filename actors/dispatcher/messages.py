@@ -8,7 +8,10 @@ from protocols.ports.store import Claimed
 
 
 class Assign(msgspec.Struct, frozen=True, gc=False):
-    """Run these; `session` and `sent` (of that session, these included) number the work."""
+    """Run these; `session` (it grows) and `sent` (of that session, these included) number the work.
+
+    By that number a doubled message is known, and dropped.
+    """
 
     claimed: Sequence[Claimed]
     session: int

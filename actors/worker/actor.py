@@ -32,6 +32,7 @@ _STOP_POLL_S: Final = 0.02
 BATCH: Final = 1000
 """At most this many ends a statement."""
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_FETCH_AGAIN_S: Final = 0.5
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -40,6 +41,10 @@ class Reported(msgspec.Struct, frozen=True):
 
 class _Retry(msgspec.Struct, frozen=True):
     """A write that failed may be tried again."""
+
+
+class _FetchAgain(msgspec.Struct, frozen=True):
+    """Definitions that could not be had may be asked for again."""
 
 
 class _Poll(msgspec.Struct, frozen=True):
@@ -96,8 +101,6 @@ class WorkerActor(Actor):
         self._incarnation = incarnation
         self.refused = 0
         """Ends that the books did not take: their token was not in force any more."""
-        self._session = 0
-        self._received = 0
         self._writing = False
         self._fetching = False
         self._looking = False
@@ -112,6 +115,8 @@ class WorkerActor(Actor):
         """Be found by the dispatcher; take up what a former instance had not yet started."""
         ctx.register(f"worker:{self._pool}")
         self._held.reassign_unstarted(self._executor.holds())
+        for request in list(self._held.requests.values()):
+            self._answer(request, ctx)
         ctx.every(POLL_S, _Poll())
         self._go_on(ctx)
 
@@ -119,8 +124,8 @@ class WorkerActor(Actor):
         """Assignments, reports, cancels, and the outcomes of the store's statements."""
         match message:
             case Assign(claimed=claimed, session=session, sent=sent):
-                self._session, self._received = session, sent
-                self._held.assign(claimed)
+                if not self._held.receive(claimed, session=session, sent=sent):
+                    self._reconcile = True
             case _Written():
                 self._written(message)
             case _GivenBack(given=given):
@@ -139,16 +144,24 @@ class WorkerActor(Actor):
                 self._reconcile = True
             case _Retry():
                 self._waiting = False
+            case _FetchAgain():
+                self._fetching = False
             case _Failed():
                 self._failed(message, ctx)
         self._go_on(ctx)
 
     async def on_stop(self, ctx: Context) -> None:
-        """Hand back what has not started, let the rest end within the grace, write every end."""
-        await ctx.drain()
+        """At the node's end: hand back what has not started, let the rest end, write every end.
+
+        Where only this actor ends, the next one takes up what is held, and nothing that runs ends.
+        """
         held = self._held
+        if not held.closing:
+            return
+        await ctx.drain()
         for row in held.drop_assigned():
             self._give_back(row, None)
+        await self._disown_unheld()
         stopping = ctx.pipe(self._executor.stop(self._grace_s))
         while held.busy or not stopping.done:
             self._take(ctx)
@@ -164,6 +177,16 @@ class WorkerActor(Actor):
                     await ctx.sleep(_STOP_POLL_S)
             except UnavailableError:
                 await ctx.sleep(_BACKOFF_S[-1])
+
+    async def _disown_unheld(self) -> None:
+        """Hand back what was claimed and never came: nobody claims for this node any more."""
+        try:
+            running = await self._store.running(self._incarnation, self._pool)
+        except UnavailableError:
+            return  # the books will find it lost
+        for key in running:
+            if key not in self._held:
+                self._held.disown(key)
 
     def _go_on(self, ctx: Context) -> None:
         """Do what can be done now: take reports, start work, write ends, ask for more."""
@@ -248,14 +271,23 @@ class WorkerActor(Actor):
             if isinstance(report, Outcome):
                 self._end(report, now, ctx)
             elif isinstance(report, Request):
-                row = self._held.running.get((report.id, report.fencing_token))
-                if row is None:
-                    self._executor.answer(report.number, error="this attempt has ended")
-                    continue
-                tenant = row.tenant
-                ctx.pipe(
-                    answer_request(report, tenant, self._store, self._executor, self._hints, ctx)
-                )
+                self._held.requests[report.number] = report
+                self._answer(report, ctx)
+
+    def _answer(self, request: Request, ctx: Context) -> None:
+        """Do what an attempt asks; a worker that is restarted meanwhile does it again."""
+        row = self._held.running.get((request.id, request.fencing_token))
+        if row is None:
+            self._held.requests.pop(request.number)
+            self._executor.answer(request.number, error="this attempt has ended")
+            return
+        tenant = row.tenant
+
+        async def answer() -> None:
+            await answer_request(request, tenant, self._store, self._executor, self._hints, ctx)
+            self._held.requests.pop(request.number, None)
+
+        ctx.pipe(answer)
 
     def _end(self, outcome: Outcome, now: datetime, ctx: Context) -> None:
         key = (outcome.id, outcome.fencing_token)
@@ -322,7 +354,7 @@ class WorkerActor(Actor):
     def _failed(self, failed: _Failed, ctx: Context) -> None:
         """The store could not be reached: keep all, and try again after a while."""
         if failed.what == "definitions":
-            self._fetching = False
+            ctx.after(_FETCH_AGAIN_S, _FetchAgain())
         elif failed.what == "books":
             self._looking = False
         else:
@@ -355,12 +387,12 @@ class WorkerActor(Actor):
         if books.running is None:
             return
         unheld = frozenset(key for key in books.running if key not in self._held)
-        for id_, token in unheld & self._unheld:
-            self._held.given[id_, token] = GiveBack(id_, token)
+        for key in unheld & self._unheld:
+            self._held.disown(key)
         self._unheld = unheld
         self._reconcile = bool(unheld)
 
     def _demand(self, ctx: Context) -> None:
         dispatcher = ctx.lookup(f"dispatcher:{self._pool}")
         if dispatcher is not None:
-            dispatcher.tell(Demand(self._held.free, self._session, self._received))
+            dispatcher.tell(Demand(self._held.free, *self._held.received))

@@ -6,19 +6,34 @@ ended and waiting for its end to be durable.
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from protocols.jobs import JobSpec
-from protocols.ports.executor import Outcome, Report
+from protocols.ports.executor import Outcome, Report, Request
 from protocols.ports.store import Claimed, Finish, GiveBack
 
 Key = tuple[int, int]
 """An execution's row and the fencing token of the attempt."""
 
+_DISOWNED_KEPT = 10_000
+
 
 class Held:
     """The attempts of one pool on one node."""
 
-    __slots__ = ("_assigned", "ended", "given", "inbox", "running", "slots", "specs")
+    __slots__ = (
+        "_assigned",
+        "_disowned",
+        "_received",
+        "closing",
+        "ended",
+        "given",
+        "inbox",
+        "requests",
+        "running",
+        "slots",
+        "specs",
+    )
 
     def __init__(self, *, slots: int) -> None:
         self.slots = slots
@@ -30,6 +45,12 @@ class Held:
         self.given: dict[Key, GiveBack] = {}
         self.inbox: deque[Report] = deque()
         """What the executor reported and the worker has not yet looked at."""
+        self.requests: dict[int, Request] = {}
+        """What attempts asked for and was not answered yet."""
+        self.closing = False
+        """The node is ending: what runs is to end, and all is to be written or handed back."""
+        self._received = (0, 0)
+        self._disowned: dict[Key, None] = {}
 
     @property
     def free(self) -> int:
@@ -42,12 +63,36 @@ class Held:
         """Whether anything is in hand."""
         return bool(self._assigned or self.running or self.ended or self.given or self.inbox)
 
+    @property
+    def received(self) -> tuple[int, int]:
+        """The dispatcher's session, and how much of what it sent has arrived."""
+        return self._received
+
+    def receive(self, claimed: Sequence[Claimed], *, session: int, sent: int) -> bool:
+        """Take on what a dispatcher sent; False for a message that came twice, or was overtaken.
+
+        What a doubled one holds may have run and ended long ago. What an overtaken one holds is
+        nobody's, and the books know it.
+        """
+        if (session, sent) <= self._received:
+            return False
+        self._received = (session, sent)
+        self.assign(claimed)
+        return True
+
     def assign(self, claimed: Sequence[Claimed]) -> None:
-        """Take these on; one that is held already (a doubled message) is dropped."""
+        """Take these on, but for what is held already or was given up for lost on its way."""
         for row in claimed:
             key = (row.id, row.fencing_token)
-            if key not in self:
+            if key not in self and key not in self._disowned:
                 self._assigned[key] = row
+
+    def disown(self, key: Key) -> None:
+        """Hand back what was claimed and never came; should it come yet, it is not run."""
+        self.given[key] = GiveBack(*key)
+        self._disowned[key] = None
+        if len(self._disowned) > _DISOWNED_KEPT:
+            del self._disowned[next(iter(self._disowned))]
 
     def unknown(self) -> list[tuple[int, int]]:
         """The definitions that assigned work still lacks."""
@@ -55,8 +100,10 @@ class Held:
         return [key for key in wanted if key not in self.specs]
 
     def startable(self) -> list[Claimed]:
-        """Take out what has its definition, to be started now: it counts as running."""
-        rows = [r for r in self._assigned.values() if (r.job_key, r.version) in self.specs]
+        """Take out what has its definition and a slot, to be started now: it counts as running."""
+        room = self.slots - len(self.running)
+        known = (r for r in self._assigned.values() if (r.job_key, r.version) in self.specs)
+        rows = list(islice(known, max(0, room)))
         for row in rows:
             key = (row.id, row.fencing_token)
             del self._assigned[key]
