@@ -1,7 +1,7 @@
 """JanitorActor: declares dead what has stopped beating, and ends what has waited too long.
 
-It judges only after it has itself reached the database for a whole TTL, so that an outage which
-silenced every node kills none of them.
+It judges only after it has itself reached the database for a whole TTL without a gap, so that an
+outage which silenced every node kills none of them, nor does a sleep that all of them shared.
 """
 
 from typing import Any, Final
@@ -14,7 +14,10 @@ from protocols.messages import JobsFinished, Ready
 from protocols.ports.hints import Hints
 from protocols.ports.store import JanitorStore
 
-POLL_S: Final = 1.0
+_POLL_S_MAX: Final = 1.0
+_POLLS_PER_TTL: Final = 5
+_GAP_OF_TTL: Final = 0.5
+"""Of a TTL: a longer silence of the janitor's own, and it begins to count anew."""
 TIDY_EVERY_S: Final = 60.0
 _EXPIRE_BATCH: Final = 1000
 
@@ -56,11 +59,12 @@ class JanitorActor(Actor):
         self._ttl_s = ttl_s
         self._keep_s = keep_s
         self._reached_since: float | None = None
+        self._reached_at = 0.0
         self._busy: set[str] = set()
 
     async def on_start(self, ctx: Context) -> None:
         """Begin to look."""
-        ctx.every(POLL_S, _Poll())
+        ctx.every(min(_POLL_S_MAX, self._ttl_s / _POLLS_PER_TTL), _Poll())
         ctx.every(TIDY_EVERY_S, _Tidy())
         self._begin("tidy", ctx)
 
@@ -73,8 +77,7 @@ class JanitorActor(Actor):
                 self._begin("tidy", ctx)
             case _Did(what=what, changed=changed, more=more):
                 self._busy.discard(what)
-                if self._reached_since is None:
-                    self._reached_since = ctx.clock.monotonic()
+                self._reached(ctx.clock.monotonic())
                 if changed:
                     self._tell()
                 if more:
@@ -85,6 +88,15 @@ class JanitorActor(Actor):
                     raise error
                 self._reached_since = None
 
+    def _reached(self, now: float) -> None:
+        if self._reached_since is None or self._slept(now):
+            self._reached_since = now
+        self._reached_at = now
+
+    def _slept(self, now: float) -> bool:
+        """Whether this node stood still, as it does while its machine sleeps."""
+        return now - self._reached_at > self._ttl_s * _GAP_OF_TTL
+
     def _begin(self, what: str, ctx: Context) -> None:
         if what in self._busy:
             return
@@ -93,9 +105,9 @@ class JanitorActor(Actor):
         ctx.pipe(lambda: work(ctx), on_error=lambda error: _Failed(what, error))
 
     async def _judge(self, ctx: Context) -> _Did:
-        now, since = ctx.clock.now(), self._reached_since
+        now, since, moment = ctx.clock.now(), self._reached_since, ctx.clock.monotonic()
         dead: tuple[int, ...] = ()
-        if since is not None and ctx.clock.monotonic() - since >= self._ttl_s:
+        if since is not None and moment - since >= self._ttl_s and not self._slept(moment):
             dead = tuple(await self._store.declare_dead(ttl_s=self._ttl_s, now=now))
         expired = await self._store.expire(now=now, limit=_EXPIRE_BATCH)
         more = expired >= _EXPIRE_BATCH
