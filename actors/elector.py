@@ -60,6 +60,7 @@ class ElectorActor(Actor):
         self._leads = leads
         self._leadership: Leadership | None = None
         self._timer: Ref | None = None
+        self._taking = False
 
     async def on_start(self, ctx: Context) -> None:
         """Stand for election."""
@@ -73,6 +74,7 @@ class ElectorActor(Actor):
                 ctx.pipe(leadership.lost(), on_done=lambda _: _Lost())
                 self._take(ctx)
             case _Took(term=term):
+                self._taking = False
                 self._begin(term, ctx)
             case _Retake():
                 self._take(ctx)
@@ -87,6 +89,7 @@ class ElectorActor(Actor):
                     ctx.stop(self._timer)
                 self._campaign(ctx)
             case _Failed(error=error):
+                self._taking = False
                 if not isinstance(error, UnavailableError):
                     raise error
                 ctx.after(_RETRY_S, _Retake())
@@ -103,11 +106,12 @@ class ElectorActor(Actor):
 
     def _take(self, ctx: Context) -> None:
         leadership = self._leadership
-        if leadership is None or self._timer is not None:
+        if leadership is None or self._timer is not None or self._taking:
             return
         if not leadership.trusted():
             ctx.after(_RETRY_S, _Retake())
             return
+        self._taking = True
         ctx.pipe(
             lambda: self._store.take_epoch(self._number, self._incarnation, now=ctx.clock.now()),
             on_done=_Took,
