@@ -83,7 +83,9 @@ WITH instants AS (
 ), gone AS (
     DELETE FROM execution_history
     WHERE job_key = $1 AND origin = 0
-        AND scheduled_for = ANY(ARRAY(SELECT scheduled_for FROM members))
+        AND scheduled_for BETWEEN (SELECT min(scheduled_for) FROM members)
+            AND (SELECT max(scheduled_for) FROM members)
+        AND (scheduled_for IN (SELECT scheduled_for FROM members)) IS TRUE
 ), grown AS (
     SELECT first, sum(instants) AS instants,
         max(coalesce(last_scheduled_for, scheduled_for)) AS last

@@ -4,21 +4,22 @@ PostgreSQL lets the lock go with the session, so a node that was killed holds no
 next one knows that every earlier incarnation is dead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self, TypeAlias
 
 import anyio
 import asyncpg
 import structlog
 from anyio.abc import TaskGroup
 
-from protocols.errors import ConflictError
-from runtime.postgres.errors import unavailable
+from protocols.errors import ConflictError, UnavailableError
+from runtime.postgres.errors import DatabaseRefusedError, unavailable
 
 _KEY: Final = 0x7469636B77726768
 _WAIT_S: Final = 10.0
 _LOOK_S: Final = 1.0
+_ANSWER_S: Final = 30.0
 _HOLDER: Final = """
 SELECT name, host, pid, incarnation FROM nodes
 WHERE state IN ('up', 'draining') ORDER BY last_beat_at DESC LIMIT 1
@@ -26,73 +27,85 @@ WHERE state IN ('up', 'draining') ORDER BY last_beat_at DESC LIMIT 1
 
 log = structlog.get_logger("tickwright.database")
 
+Connect: TypeAlias = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
+
 
 class SoleNode:
     """Holds the lock from `async with` to its end, and takes it again after an outage.
 
-    Entering waits a moment for a former node to end, then raises `ConflictError` naming it.
-    `lost` is set where another node took the lock while this one was cut off.
+    Entering waits a moment for a former node to end, then raises `ConflictError` naming it. Where
+    another node took the lock while this one was cut off, the block is cancelled, and leaving it
+    raises `ConflictError`: two nodes that each declare the other dead would do so for ever.
+
+    Args:
+        connect: makes a session; raises what a user may be told.
     """
 
-    def __init__(self, arguments: Mapping[str, Any], *, role: str, name: str) -> None:
-        self._arguments = {
-            **arguments,
-            "server_settings": {"role": role, "application_name": f"tickwright {name} holder"},
-        }
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._session: asyncpg.Connection[asyncpg.Record] | None = None
         self._group: TaskGroup | None = None
-        self.lost = anyio.Event()
 
     async def __aenter__(self) -> Self:
-        session = await asyncpg.connect(**self._arguments)
-        self._session = session
+        session = self._session = await self._connect()
         try:
-            if await _take_within(session, _WAIT_S):
-                self._group = anyio.create_task_group()
-                await self._group.__aenter__()
-                self._group.start_soon(self._keep, name="sole node")
-                return self
-            row = await session.fetchrow(_HOLDER)
+            if not await _take_within(session, _WAIT_S):
+                raise await _held_by_another(session)
         except BaseException:
             session.terminate()
             raise
-        session.terminate()
-        who = f"node {row['name']} (pid {row['pid']} on {row['host']})" if row else "another node"
-        raise ConflictError(
-            f"{who} holds this database, and without etcd only one node may: stop it first, "
-            "or give each node a database of its own"
-        )
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._keep, name="sole node")
+        return self
 
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
+    ) -> bool | None:
+        assert self._group is not None
+        self._group.cancel_scope.cancel()
+        try:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                return await self._group.__aexit__(kind, error, trace)
+            # An error that is not the group's would come out wrapped in one.
             await self._group.__aexit__(None, None, None)
-        if self._session is not None:
-            self._session.terminate()
+            return None
+        finally:
+            if self._session is not None:
+                self._session.terminate()
 
     async def _keep(self) -> None:
         """Notice when the session is gone, and take the lock again as soon as that can be."""
-        while not self.lost.is_set():
+        while True:
             await anyio.sleep(_LOOK_S)
             session = self._session
             try:
                 if session is not None and not session.is_closed():
-                    await session.fetchval("SELECT 1", timeout=30)
+                    await session.fetchval("SELECT 1", timeout=_ANSWER_S)
                     continue
-                self._session = session = await asyncpg.connect(**self._arguments)
+                self._session = session = await self._connect()
                 if not await _take(session):
-                    log.error("another node took this database while it could not be reached")
-                    self.lost.set()
+                    raise await _held_by_another(session)
+                log.info("holding the database again")
+            except (DatabaseRefusedError, UnavailableError) as error:
+                log.warning("the lock on the database cannot be taken again yet", error=str(error))
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if unavailable(error) is None:
-                    raise
                 if session is not None:
                     session.terminate()
+                if unavailable(error) is None:
+                    raise
+
+
+async def _held_by_another(session: "asyncpg.Connection[asyncpg.Record]") -> ConflictError:
+    row = await session.fetchrow(_HOLDER)
+    who = f"node {row['name']} (pid {row['pid']} on {row['host']})" if row else "another node"
+    return ConflictError(
+        f"{who} holds this database, and without etcd only one node may: stop it first, "
+        "or give each node a database of its own"
+    )
 
 
 async def _take_within(session: "asyncpg.Connection[asyncpg.Record]", wait_s: float) -> bool:

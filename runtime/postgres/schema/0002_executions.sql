@@ -99,8 +99,9 @@ CREATE INDEX execution_history_state ON execution_history (tenant, state, id)
     WHERE state <> 'succeeded';
 CREATE INDEX execution_history_dead ON execution_history (tenant, id)
     WHERE state = 'dead' AND discarded_at IS NULL;
--- Runs of skipped instants are looked for by their jobs.
-CREATE INDEX execution_history_skipped ON execution_history (job_key) WHERE state = 'skipped';
+-- Runs of skipped instants are looked for by their jobs, and row by row.
+CREATE INDEX execution_history_skipped ON execution_history (job_key, scheduled_for)
+    WHERE state = 'skipped';
 CREATE TABLE execution_history_other PARTITION OF execution_history DEFAULT;
 
 -- The two unique indexes above each refuse a second row for an instant on their side; these
