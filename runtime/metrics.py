@@ -5,13 +5,20 @@ anything between two scrapes but the measuring of the loop's lag.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
 import anyio
 import psutil
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from protocols.errors import TickwrightError
@@ -43,12 +50,8 @@ class Metrics(Collector):
         self._read_at = -_FRESH_S
         self._lock = anyio.Lock()
         self.registry = CollectorRegistry()
-        self._lag = Histogram(
-            "tickwright_loop_lag_seconds",
-            "How much later than asked the node's loop woke a sleeper.",
-            registry=self.registry,
-            buckets=_LAGS_S,
-        )
+        self._lags = [0] * (len(_LAGS_S) + 1)
+        self._lags_sum_s = 0.0
         self.registry.register(self)
 
     async def measure(self) -> None:
@@ -56,7 +59,9 @@ class Metrics(Collector):
         while True:
             wanted = time.monotonic() + LAG_EVERY_S
             await anyio.sleep(LAG_EVERY_S)
-            self._lag.observe(max(0.0, time.monotonic() - wanted))
+            lag_s = max(0.0, time.monotonic() - wanted)
+            self._lags[bisect_left(_LAGS_S, lag_s)] += 1
+            self._lags_sum_s += lag_s
 
     async def scrape(self) -> bytes:
         """All figures as text; those of the database are left out while it is away."""
@@ -169,6 +174,13 @@ class Metrics(Collector):
         )
 
     def _resources(self) -> Iterator[Metric]:
+        edges = [*map(str, _LAGS_S), "+Inf"]
+        yield HistogramMetricFamily(
+            "tickwright_loop_lag_seconds",
+            "How much later than asked the node's loop woke a sleeper.",
+            buckets=list(zip(edges, accumulate(self._lags), strict=True)),
+            sum_value=self._lags_sum_s,
+        )
         with self._process.oneshot():
             cpu, memory = self._process.cpu_times(), self._process.memory_info()
         yield CounterMetricFamily(

@@ -56,7 +56,7 @@ class ErrorPlace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     column: int | None = None
 
 
-class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every refusal; `code` is stable, the sentences are not."""
 
     type: str = "about:blank"

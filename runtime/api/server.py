@@ -63,6 +63,10 @@ class ApiServer:
             self._listening.close()
             self._ended.set()
 
+    async def wait_followed(self) -> None:
+        """Return once a stream or a wait is open; for tests."""
+        await self._tail.wait_followed()
+
     async def stop(self) -> None:
         """End: streams at once, requests within a few seconds."""
         self._tail.end()

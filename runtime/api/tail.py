@@ -75,6 +75,10 @@ class Tail:
         """Whether no more can follow."""
         return self._followers >= FOLLOWERS_MAX
 
+    async def wait_followed(self) -> None:
+        """Return once somebody follows."""
+        await self._wanted.wait()
+
     def end(self) -> None:
         """Let everybody go: the node stops."""
         self.ended = True

@@ -27,7 +27,7 @@ class Beats:
     def __init__(self):
         self.beats = []
 
-    def beat(self, id, fencing_token):
+    def beat(self, id, fencing_token):  # noqa: A002 - the port's
         self.beats.append((id, fencing_token))
 
     def statistics(self):
@@ -63,6 +63,7 @@ class Site:
         self.incarnation = 1
         self.executors = {"default": Beats()}
         self.system = system
+        self.folder = Path(__file__).parents[3]
         self.http: httpx.AsyncClient
 
     def shut_down(self):
@@ -142,3 +143,9 @@ async def site(postgres_server, tmp_path):
     finally:
         over.set()
         await living
+
+
+async def followed(site):
+    """Return once somebody waits for news."""
+    async with asyncio.timeout(20):
+        await site.server.wait_followed()

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from protocols.ids import execution_key
 from protocols.messages import CancelRequested, EventsAppended, JobsFinished, Ready
+from tests.integration.api.conftest import followed
 from tests.integration.operations.helpers import hot, over
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
@@ -46,7 +48,9 @@ async def test_many_at_once_under_one_key_make_one(site):
     async def one():
         return await site.http.post("/api/v1/jobs/a/trigger", headers={"Idempotency-Key": "k"})
 
-    answers = await asyncio.gather(*(one() for _ in range(8)))
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(one()) for _ in range(8)]
+    answers = [task.result() for task in asked]
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
     assert len({answer.json()["execution_id"] for answer in answers}) == 1
 
@@ -58,27 +62,27 @@ async def test_a_trigger_for_later_waits(site):
     assert (await site.post("jobs/a/trigger", {"in": "1h"}))["state"] == "scheduled"
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
-        ({"at": "soon"}, "/at"),
-        ({"at": "2026-12-01T09:00:00"}, "/at"),
-        ({"at": "0001-01-01T00:00:00+23:59"}, "/at"),
-        ({"in": "soon"}, "/in"),
-        ({"in": 0}, "/in"),
-        ({"in": 1, "at": "2026-12-01T09:00:00Z"}, "/in"),
-        ({"inpt": 1}, "/inpt"),
-        ({"key": ""}, "/key"),
-        ({"key": "a\0"}, "/key"),
-        ({"key": 7}, "/key"),
-        ({"with_dependencies": "yes"}, "/with_dependencies"),
-        ({"input": "x" * 300_000}, "/input"),
-    ],
+WRONG_TRIGGERS = (
+    ({"at": "soon"}, "/at"),
+    ({"at": "2026-12-01T09:00:00"}, "/at"),
+    ({"at": "0001-01-01T00:00:00+23:59"}, "/at"),
+    ({"in": "soon"}, "/in"),
+    ({"in": 0}, "/in"),
+    ({"in": 1, "at": "2026-12-01T09:00:00Z"}, "/in"),
+    ({"inpt": 1}, "/inpt"),
+    ({"key": ""}, "/key"),
+    ({"key": "a\0"}, "/key"),
+    ({"key": 7}, "/key"),
+    ({"with_dependencies": "yes"}, "/with_dependencies"),
+    ({"input": "x" * 300_000}, "/input"),
 )
-async def test_a_wrong_trigger_is_told_with_its_place(site, body, pointer):
+
+
+async def test_a_wrong_trigger_is_told_with_its_place(site):
     await site.job("a")
-    problem = await site.post("jobs/a/trigger", body, status=422)
-    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+    for body, pointer in WRONG_TRIGGERS:
+        problem = await site.post("jobs/a/trigger", body, status=422)
+        assert [error["pointer"] for error in problem["errors"]] == [pointer]
 
 
 async def test_what_is_unknown_is_not_found(site):
@@ -130,11 +134,11 @@ async def test_what_runs_is_asked_to_stop(site):
 async def test_a_wait_ends_when_the_state_is_final(site):
     await site.job("a")
     made = (await site.post("jobs/a/trigger"))["execution_id"]
-    waiting = asyncio.ensure_future(site.get(f"executions/{made}/wait?timeout_s=30"))
-    while not site.server._tail._followers:
-        await asyncio.sleep(0)
-    await site.post(f"executions/{made}/cancel", status=200)
-    assert (await waiting)["state"] == "cancelled"
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(site.get(f"executions/{made}/wait?timeout_s=30"))
+        await followed(site)
+        await site.post(f"executions/{made}/cancel", status=200)
+    assert waiting.result()["state"] == "cancelled"
     short = await site.post("jobs/a/trigger")
     still = await site.get(f"executions/{short['execution_id']}/wait?timeout_s=0.01")
     assert still["state"] == "ready"
@@ -144,8 +148,9 @@ async def test_a_wait_ends_when_the_state_is_final(site):
 async def test_dead_letters_are_listed_replayed_and_put_away(site):
     await site.job("a")
     await site.job("b", overlap="allow")
-    dead = [await over(site.world, "b", n, "dead", reason="failed") for n in range(3)]
-    other = await over(site.world, "a", 0, "dead", reason="failed")
+    died = {"reason": "failed", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    dead = [await over(site.world, "b", n, "dead", **died) for n in range(3)]
+    other = await over(site.world, "a", 0, "dead", **died)
     listed = await site.get("dead-letters?job=b")
     assert [one["execution_id"] for one in listed["items"]] == dead[::-1]
     assert listed["items"][0]["dead_at"]
