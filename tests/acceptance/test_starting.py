@@ -105,15 +105,6 @@ def test_a_data_directory_that_is_a_file_is_named(ground: Path):
     assert f"{file} is not a folder" in done.err
 
 
-def test_a_database_that_cannot_be_had_is_exit_code_3(ground: Path):
-    done = run(
-        "migrate", cwd=ground, env={"RUNTIME_DATABASE__URL": "postgresql://u:s3cr3t@127.0.0.1:1/x"}
-    )
-    assert done.code == 3
-    assert "database.url" in done.err
-    assert "s3cr3t" not in done.err
-
-
 def test_without_a_database_url_there_is_nothing_to_migrate(ground: Path):
     done = run("migrate", cwd=ground).ok()
     assert "at start" in done.err

@@ -188,3 +188,13 @@ def test_the_commands_of_the_contract_are_all_here():
     }
     assert promised == set(COMMANDS) | set(NOT_BUILT)
     assert commands.list_commands(None) == list(COMMANDS)
+
+
+def test_a_database_that_cannot_be_had_is_exit_code_3(capsys, monkeypatch):
+    monkeypatch.setattr("runtime.database.CONNECT_WITHIN_S", 0.2)
+    monkeypatch.setenv("RUNTIME_DATABASE__URL", "postgresql://u:s3cr3t@127.0.0.1:1/x")
+    assert run(["migrate"]) == 3
+    said = capsys.readouterr()
+    assert "database.url" in said.err
+    assert "s3cr3t" not in said.err
+    assert said.err.count("\n") == 1
