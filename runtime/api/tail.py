@@ -99,6 +99,11 @@ class Tail:
             except TickwrightError:
                 await anyio.sleep(_AWAY_S)
                 continue
+            except Exception:
+                # News is a hint: whoever waits still looks for itself, and the node lives on.
+                log.exception("the event log cannot be read")
+                await anyio.sleep(_AWAY_S)
+                continue
             if found:
                 place = found[-1].place
                 self._tell()
