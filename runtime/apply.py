@@ -1,4 +1,4 @@
-"""Applies job files to a node's database: callables looked up, each tenant in one transaction."""
+"""Applies job files to a node's database: callables looked up, all tenants in one transaction."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -36,17 +36,13 @@ async def apply_files(
         InvalidFileError: A callable, dependency or calendar is wrong; each is told with its place.
         ConflictError: A job belongs to another source, or is pruned though needed.
     """
-    files = await resolve_files(files, cwd=cwd)
-    answers: dict[str, Applied] = {}
-    for part in _parts(files):
 
-        async def work(conn: Connection, part: _Part = part) -> Applied:
-            return await apply(
-                conn, **part.given(), now=now, who=who, adopt=adopt, prune=prune, dry_run=dry_run
-            )
+    async def one(conn: Connection, given: _Given) -> Applied:
+        return await apply(
+            conn, **given, now=now, who=who, adopt=adopt, prune=prune, dry_run=dry_run
+        )
 
-        answers[part.tenant] = await part.applied(pool, work)
-    return answers
+    return await _together(pool, await resolve_files(files, cwd=cwd), one)
 
 
 async def apply_at_start(
@@ -56,15 +52,32 @@ async def apply_at_start(
 
     None stands for a tenant whose content was the last applied for that source.
     """
-    files = await resolve_files(files, cwd=cwd)
-    answers: dict[str, Applied | None] = {}
-    for part in _parts(files):
 
-        async def work(conn: Connection, part: _Part = part) -> Applied | None:
-            return await apply_if_new(conn, **part.given(), now=now, who="start")
+    async def one(conn: Connection, given: _Given) -> Applied | None:
+        return await apply_if_new(conn, **given, now=now, who="start")
 
-        answers[part.tenant] = await part.applied(pool, work)
-    return answers
+    return await _together(pool, await resolve_files(files, cwd=cwd), one)
+
+
+async def _together(
+    pool: Pool, files: FileSet, one: Callable[[Connection, "_Given"], Awaitable[Answer]]
+) -> dict[str, Answer]:
+    """Do one thing for each tenant of the files, all in one transaction; the answers by tenant."""
+    parts = [_Part(files, tenant) for tenant in files.tenants]
+    if not parts:
+        return {}
+
+    async def work(conn: Connection) -> dict[str, Answer]:
+        answers = {}
+        for part in parts:
+            await conn.execute("SELECT set_config('tickwright.tenant', $1, true)", part.tenant)
+            try:
+                answers[part.tenant] = await one(conn, part.given())
+            except InvalidError as error:
+                raise InvalidFileError(map(part.located, error.problems)) from None
+        return answers
+
+    return await transact(pool, parts[0].tenant, work)
 
 
 class _Given(TypedDict):
@@ -76,7 +89,7 @@ class _Given(TypedDict):
 
 
 class _Part:
-    """What the files hold for one tenant: one transaction."""
+    """What the files hold for one tenant."""
 
     def __init__(self, files: FileSet, tenant: str) -> None:
         self.tenant = tenant
@@ -84,6 +97,7 @@ class _Part:
         self._jobs = [job for job in files.jobs if job.spec.tenant == tenant]
 
     def given(self) -> _Given:
+        """What an apply takes."""
         return _Given(
             tenant=self.tenant,
             source=self._files.source,
@@ -96,20 +110,10 @@ class _Part:
             content_hash=self._files.content_hash,
         )
 
-    async def applied(self, pool: Pool, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-        """Run the transaction; what is wrong with a job is told with its place in its file."""
-        try:
-            return await transact(pool, self.tenant, work)
-        except InvalidError as error:
-            raise InvalidFileError(map(self._located, error.problems)) from None
-
-    def _located(self, problem: Problem) -> FileProblem:
+    def located(self, problem: Problem) -> FileProblem:
+        """What is wrong with a job, with its place in its file."""
         match problem.path:
             case ("jobs", int(number), *rest):
                 return self._jobs[number].problem(tuple(rest), problem.message)
             case _:
                 return FileProblem(self._files.source, Place(1, 1), "", problem.message)
-
-
-def _parts(files: FileSet) -> list[_Part]:
-    return [_Part(files, tenant) for tenant in files.tenants]

@@ -1,0 +1,54 @@
+"""Files of several tenants are applied together, or not at all."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from runtime.apply import apply_at_start, apply_files
+from runtime.files.load import load_texts
+from runtime.files.places import InvalidFileError
+from runtime.postgres.migrate import migrate
+from runtime.postgres.pool import API_ROLE, NODE_ROLE, Pool
+from tests.support.postgres import fresh_database
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+GOOD = b"tenant: a\njobs: [{job_id: x, command: 'true'}]\n"
+ALSO = b"tenant: b\njobs: [{job_id: x, command: 'true'}]\n"
+BAD = b"tenant: b\njobs:\n  - {job_id: x, command: 'true', dependencies: [nobody]}\n"
+
+
+async def migrated(settings) -> None:
+    owner = await asyncpg.connect(**settings.arguments())
+    try:
+        await migrate(owner)
+    finally:
+        await owner.close()
+
+
+def files(*texts: bytes):
+    named = [(f"{i}.yaml", text) for i, text in enumerate(texts)]
+    return load_texts(named, source="both")
+
+
+async def tenants(node: Pool) -> list[str]:
+    rows = await node.fetch("SELECT tenant FROM jobs WHERE deleted_at IS NULL ORDER BY tenant")
+    return [row["tenant"] for row in rows]
+
+
+@pytest.mark.asyncio
+async def test_what_is_wrong_for_one_tenant_changes_nothing_for_another(postgres_server):
+    async with (
+        fresh_database(postgres_server, migrate=migrated) as settings,
+        Pool(settings.arguments(), name="api", size=2, role=API_ROLE) as api,
+        Pool(settings.arguments(), name="node", size=1, role=NODE_ROLE) as node,
+    ):
+        with pytest.raises(InvalidFileError, match=r"^1\.yaml:3:49: jobs\[0\]\.dependencies\[0\]"):
+            await apply_files(api, files(GOOD, BAD), cwd=Path.cwd(), now=NOW, who="test")
+        assert await tenants(node) == []
+        done = await apply_files(api, files(GOOD, ALSO), cwd=Path.cwd(), now=NOW, who="test")
+        assert {tenant: one.created for tenant, one in done.items()} == {"a": ("x",), "b": ("x",)}
+        assert await tenants(node) == ["a", "b"]
+        again = await apply_at_start(api, files(GOOD, ALSO), cwd=Path.cwd(), now=NOW)
+        assert again == {"a": None, "b": None}
