@@ -211,7 +211,8 @@ class Life:
             make_timer=self._make_timer,
             vital=self._vital,
             on_pulse=self._on_pulse,
-            on_dispatch=lambda: None,
+            on_dispatch=lambda _: None,
+            actors=(),
         )
 
     def _make_timer(self, term: Term, leadership: Leadership) -> TimerActor:
