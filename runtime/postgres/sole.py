@@ -6,7 +6,7 @@ next one knows that every earlier incarnation is dead.
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, NoReturn, Self, TypeAlias
 
 import anyio
 import asyncpg
@@ -50,7 +50,7 @@ class SoleNode:
         session = self._session = await self._connect()
         try:
             if not await _take_within(session, _WAIT_S):
-                raise await _held_by_another(session)
+                await _raise_held(session)
         except BaseException:
             session.terminate()
             raise
@@ -88,7 +88,7 @@ class SoleNode:
                     continue
                 self._session = session = await self._connect()
                 if not await _take(session):
-                    raise await _held_by_another(session)
+                    await _raise_held(session)
                 log.info("holding the database again")
             except (DatabaseRefusedError, UnavailableError) as error:
                 log.warning("the lock on the database cannot be taken again yet", error=str(error))
@@ -99,10 +99,10 @@ class SoleNode:
                     raise
 
 
-async def _held_by_another(session: "asyncpg.Connection[asyncpg.Record]") -> ConflictError:
+async def _raise_held(session: "asyncpg.Connection[asyncpg.Record]") -> NoReturn:
     row = await session.fetchrow(_HOLDER)
     who = f"node {row['name']} (pid {row['pid']} on {row['host']})" if row else "another node"
-    return ConflictError(
+    raise ConflictError(
         f"{who} holds this database, and without etcd only one node may: stop it first, "
         "or give each node a database of its own"
     )

@@ -140,14 +140,7 @@ class Throwaway:
 
     def _start(self, programs: Path) -> Server:
         self._folder = folder = Path(tempfile.mkdtemp(prefix="tw-test-pg-"))
-        self._guardian = subprocess.Popen(
-            ["/bin/sh", "-c", GUARDIAN, "guardian", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
+        self._guardian = _guardian_of(folder)
         account = owner.choose(folder / "data", Path("/"))
         folder.chmod(0o711)
         cluster = folder / "cluster"
@@ -157,26 +150,49 @@ class Throwaway:
             if self.flavour == "embedded":
                 programs = binaries.reachable(account, outside=folder) / "bin"
         self._initdb(programs, cluster, account)
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(programs / "postgres", "-D", cluster / "data", "-k", cluster),
-                    *("-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off"),
-                    *("-c", "timezone=UTC", "-c", "jit=off", "-c", "max_connections=100"),
-                    *("-c", "shared_buffers=64MB"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                **_as(account),
-            )
-        self._guardian.stdin.write(b"%d\n" % self._process.pid)
-        self._guardian.stdin.flush()
+        command = [
+            *(programs / "postgres", "-D", cluster / "data", "-k", cluster),
+            *("-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off"),
+            *("-c", "timezone=UTC", "-c", "jit=off", "-c", "max_connections=100"),
+            *("-c", "shared_buffers=64MB"),
+        ]
+        self._run(command, **_as(account))
         settings = ConnectionSettings(
             host=str(cluster), user="postgres", password=PASSWORD, database="postgres"
         )
         asyncio.run(_answers(settings, self._process, folder / "log"))
         return Server(self.flavour, settings)
+
+    def _run(self, command: list[object], **how: object) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **how
+            )
+        self._how = (command, how)
+        self._guardian.stdin.write(b"%d\n" % self._process.pid)
+        self._guardian.stdin.flush()
+
+    def kill(self) -> None:
+        """End the server as `kill -9` does; its files stay."""
+        self._process.kill()
+        self._process.wait()
+
+    async def start_again(self, settings: ConnectionSettings) -> None:
+        """Start a killed server on its files, once the last of its processes is gone."""
+        command, how = self._how
+        async with asyncio.timeout(START_S):
+            while True:
+                self._guardian.kill()
+                self._guardian.wait()
+                self._guardian.stdin.close()
+                self._guardian = _guardian_of(self._folder)
+                self._run(command, **how)
+                try:
+                    await _answers(settings, self._process, self._folder / "log")
+                except AssertionError:
+                    await asyncio.sleep(0.1)
+                else:
+                    return
 
     def _initdb(self, programs: Path, cluster: Path, account: Account | None) -> None:
         password = cluster / "password"
@@ -206,6 +222,17 @@ class Throwaway:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _guardian_of(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["/bin/sh", "-c", GUARDIAN, "guardian", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
 
 
 def find_programs(flavour: str) -> Path | None:

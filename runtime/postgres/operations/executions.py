@@ -71,14 +71,33 @@ def _of_all(state: str | None) -> str:
     return _union(hot, filed, state, order="id DESC")
 
 
+# Which rows of a job are hot, each by an index that leads to no other's. What is left, asked for
+# and free to run beside others, has none that would pay: it is looked through where it can be.
+_HOT_ARMS: Final = (
+    "e.origin = 0",
+    "e.origin <> 0 AND e.state = 'blocked'",
+    "e.origin <> 0 AND e.state <> 'blocked' AND e.holds_turn",
+    """e.origin <> 0 AND e.state <> 'blocked' AND NOT e.holds_turn AND (SELECT EXISTS (
+                SELECT FROM job_versions v
+                WHERE v.job_key = ANY($4) AND v.overlap = 'allow'))""",
+)
+
+
 def _of_job(state: str | None) -> str:
-    """One job's list. Indexes: executions_instant; execution_history_instant."""
+    """One job's list. Indexes: executions_instant, _blocked, _turn; execution_history_instant."""
+    arms = [
+        f"""(
+            SELECT {HOT} FROM executions e
+            WHERE e.tenant = $1 AND e.job_key = ANY($4::bigint[]) AND {arm}
+                AND (e.scheduled_for, e.origin) < ($5, $6)
+                AND ($7::timestamptz IS NULL OR e.scheduled_for >= $7) AND {_hot_condition(state)}
+            ORDER BY e.scheduled_for DESC, e.origin DESC LIMIT $2
+        )"""
+        for arm in _HOT_ARMS
+    ]
     hot = f"""
-        SELECT {HOT} FROM executions e
-        WHERE e.tenant = $1 AND e.job_key = ANY($4::bigint[])
-            AND (e.scheduled_for, e.origin) < ($5, $6)
-            AND ($7::timestamptz IS NULL OR e.scheduled_for >= $7) AND {_hot_condition(state)}
-        ORDER BY e.scheduled_for DESC, e.origin DESC LIMIT $2
+        SELECT * FROM ({" UNION ALL ".join(arms)}) AS a
+        ORDER BY scheduled_for DESC, origin DESC LIMIT $2
     """
     filed = f"""
         SELECT found.* FROM unnest($4::bigint[]) AS k (job_key)

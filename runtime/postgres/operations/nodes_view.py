@@ -11,18 +11,22 @@ from runtime.postgres.operations.session import Connection
 
 # nodes_open for those that live; the others are as many as started within the retention.
 _LIST: Final = """
-SELECT * FROM (
-    SELECT DISTINCT ON (name) name, incarnation, state, url, pid, host, version, started_at,
-        last_beat_at, leads::text AS leads, pools::text AS pools, clock_offset_s
-    FROM nodes
-    ORDER BY name, (state IN ('up', 'draining')) DESC, incarnation DESC
-) AS newest
+WITH living AS (
+    SELECT * FROM nodes WHERE ended_at IS NULL AND state IN ('up', 'draining')
+), gone AS (
+    SELECT DISTINCT ON (name) * FROM nodes
+    WHERE name NOT IN (SELECT name FROM living)
+    ORDER BY name, incarnation DESC
+)
+SELECT name, incarnation, state, url, pid, host, version, started_at, last_beat_at,
+    leads::text AS leads, pools::text AS pools, clock_offset_s
+FROM (SELECT * FROM living UNION ALL SELECT * FROM gone) AS n
 ORDER BY incarnation DESC
 """
 
 
 async def list_nodes(conn: Connection) -> tuple[NodeView, ...]:
-    """All nodes, the one that started last first; one that lives stands for its name."""
+    """Nodes, the one that started last first."""
     return tuple(_view(row) for row in await conn.fetch(_LIST))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 
 from protocols.errors import InvalidError, Problem
-from runtime.postgres.pool import Answer, Pool, Session
+from runtime.postgres.pool import PINNED, Answer, Pool, Session
 
 Connection = Session
 
@@ -21,6 +21,10 @@ _BEGIN: Final = """
 SELECT set_config('tickwright.tenant', $1, true),
     set_config('plan_cache_mode', 'force_custom_plan', true)
 """
+# What programs ask all the time is planned once, by index probes alone, as on the hot path.
+_BEGIN_KEPT: Final = "SELECT set_config('tickwright.tenant', $1, true), " + ", ".join(
+    f"set_config('{name}', '{value}', true)" for name, value in PINNED.items()
+)
 _UNSTORABLE: Final = (
     asyncpg.CharacterNotInRepertoireError,
     asyncpg.UntranslatableCharacterError,
@@ -28,7 +32,11 @@ _UNSTORABLE: Final = (
 
 
 async def transact(
-    pool: Pool, tenant: str, work: Callable[[Connection], Awaitable[Answer]]
+    pool: Pool,
+    tenant: str,
+    work: Callable[[Connection], Awaitable[Answer]],
+    *,
+    kept_plans: bool = False,
 ) -> Answer:
     """Run `work` in one transaction of this tenant, again where another writer was quicker.
 
@@ -36,6 +44,7 @@ async def transact(
         pool: connections of the role `tickwright_api` (or of the node's, for all tenants).
         tenant: whose rows can be seen and written.
         work: may run several times; only its last run is durable.
+        kept_plans: for statements of the hot path's kind, which need no plan of their own.
 
     Raises:
         UnavailableError: the database cannot be reached, or the answer to COMMIT was lost.
@@ -43,7 +52,7 @@ async def transact(
     """
 
     async def begun(session: Session) -> Answer:
-        await session.execute(_BEGIN, tenant)
+        await session.execute(_BEGIN_KEPT if kept_plans else _BEGIN, tenant)
         return await work(session)
 
     try:

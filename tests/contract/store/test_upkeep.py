@@ -1,4 +1,4 @@
-"""What keeps the books small: expiry, days made and dropped, long runs folded, keys forgotten."""
+"""What keeps the books small: expiry, days made and dropped, long runs folded."""
 # ruff: noqa: A001 - a row's key is called id everywhere
 
 from datetime import UTC, date, datetime, timedelta
@@ -326,7 +326,7 @@ async def test_two_who_fold_at_once_lose_no_instant(books: Books):
 
 
 @pytest.mark.asyncio
-async def test_a_run_longer_than_one_look_is_folded_by_the_next(books: Books, monkeypatch):
+async def test_a_run_longer_than_one_look_is_folded_by_the_next(books: Books):
     job = await books.job("j")
     await skipped(books, job, range(folds.ROWS_AT_ONCE + 500))
     for _ in range(3):
@@ -336,35 +336,14 @@ async def test_a_run_longer_than_one_look_is_folded_by_the_next(books: Books, mo
     )
 
 
-# --- keys -----------------------------------------------------------------------------------
-
-
 @pytest.mark.asyncio
-async def test_keys_that_nobody_can_use_are_forgotten(books: Books):
-    job = await books.job("j", overlap="allow")
-    await task_calls.emit(books.pool, "default", "e", None, now=NOW, key="old")
-    await task_calls.emit(books.pool, "default", "e", None, now=at(60), key="new")
-    rows = [
-        await books.row(job, state="running", when=at(n), incarnation=1, overlap="allow")
-        for n in range(4)
-    ]
-    for id in rows:
-        token = await books.token(id)
-        await task_calls.once(books.pool, id, token, str(id), 60.0, now=NOW)
-        await task_calls.save_checkpoint(books.pool, id, token, b"1", now=NOW - 31 * DAY)
-    live, dead, forgotten, succeeded = rows
-    await books.end(dead, "dead")
-    await books.end(forgotten, "dead")
-    await books.end(succeeded, "succeeded")
-    await books.owner.execute("DELETE FROM execution_history WHERE id = $1", forgotten)
+async def test_a_folded_row_is_of_one_version(books: Books):
+    job = await books.job("j")
+    await skipped(books, job, range(400))
     await books.owner.execute(
-        "UPDATE once_keys SET expires_at = $1 WHERE execution = $2", at(60), succeeded
+        "UPDATE execution_history SET version = 2 WHERE scheduled_for >= $1", at(200)
     )
-    await tidy(books.pool, now=at(24 * 3600), keep_s=KEEP_S)
-    assert await books.all("SELECT key FROM idempotency_keys") == [("new",)]
-    assert await books.all("SELECT execution FROM once_keys ORDER BY 1") == [(live,), (dead,)]
-    assert await books.all("SELECT execution FROM checkpoints ORDER BY 1") == [
-        (live,),
-        (dead,),
-        (succeeded,),
-    ]
+    await folds.fold(books.pool)
+    assert await shape(books, job) == (
+        singles(range(100)) + run(100, 199, 100) + singles(range(200, 300)) + run(300, 399, 100)
+    )

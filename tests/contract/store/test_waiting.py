@@ -1,5 +1,4 @@
 """What waits for its turn, its parents or a finish goes when it may, once, whoever looks."""
-# ruff: noqa: A001 - a row's key is called id everywhere
 
 import anyio
 import pytest
@@ -332,40 +331,3 @@ async def test_many_who_settle_at_once_let_a_child_go_once(books: Books):
         "WHERE kind = 'settled' AND state = 'scheduled' GROUP BY id"
     )
     assert [count for _, count in told] == [1] * 30
-
-
-# --- @after ---------------------------------------------------------------------------------
-
-
-@pytest.mark.asyncio
-async def test_after_counts_on_from_the_last_finish(books: Books):
-    job = await books.job("j")
-    await books.schedule(job, cursor=NOW, after_s=60.0)
-    id = await books.row(job, state="running", incarnation=1)
-    assert not (await settle(books.pool, None, now=at(5))).schedules_changed
-    await books.end(id, "dead", at(10))
-    assert (await settle(books.pool, [job], now=at(11))).schedules_changed
-    assert not (await settle(books.pool, [job], now=at(11))).schedules_changed
-    assert await books.one("SELECT next_fire_at FROM schedules") == at(70)
-
-
-@pytest.mark.asyncio
-async def test_after_goes_on_where_history_has_forgotten_the_finish(books: Books):
-    job = await books.job("j")
-    await books.schedule(job, cursor=NOW, after_s=60.0)
-    await settle(books.pool, None, now=at(5))
-    assert await books.one("SELECT next_fire_at FROM schedules") == at(60)
-
-
-@pytest.mark.asyncio
-async def test_after_counts_from_a_run_by_hand_as_well(books: Books):
-    job = await books.job("j")
-    await books.schedule(job, cursor=NOW, after_s=60.0)
-    await books.ended(job, "succeeded")
-    by_hand = await books.row(
-        job, state="running", when=at(5), incarnation=1, origin=77, holds_turn=True
-    )
-    assert not (await settle(books.pool, [job], now=at(6))).schedules_changed
-    await books.end(by_hand, "succeeded", at(30))
-    assert (await settle(books.pool, [job], now=at(31))).schedules_changed
-    assert await books.one("SELECT next_fire_at FROM schedules") == at(90)

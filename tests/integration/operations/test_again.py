@@ -5,6 +5,7 @@ import pytest
 from protocols.errors import ConflictError, InvalidError, NotFoundError
 from protocols.ids import execution_key
 from protocols.instants import iso
+from runtime.postgres.folds import fold
 from runtime.postgres.operations.backfill import backfill
 from runtime.postgres.operations.cancel import cancel_execution
 from runtime.postgres.operations.dead_letters import list_dead_letters
@@ -230,6 +231,29 @@ async def test_instants_are_taken_out_of_a_run_of_skipped_ones(world):
         "SELECT scheduled_for, last_scheduled_for, instants FROM execution_history"
     )
     assert tuple(row.values()) == (at(540), None, 1)
+
+
+async def test_an_instant_of_a_folded_run_has_one_row_whatever_is_backfilled(world):
+    await world.apply(job("a", cron("* * * * *"), overlap="allow"), now=at(-1))
+    await _fired(world, "a", at(300 * 60))
+    for n in range(250):
+        await over(world, "a", n * 60, "skipped", reason="paused")
+    await fold(world.hot)
+    assert await world.one("SELECT max(instants) AS most FROM execution_history") == {"most": 150}
+    for first, last in ((90, 110), (100, 130), (240, 260), (0, 300)):
+        span = {"first": at(first * 60), "until": at(last * 60), "now": at(300 * 60)}
+        await world.do(backfill, job_id="a", **span, **WHO)
+        row = await world.one(
+            "SELECT sum(instants)::int AS instants,"
+            " count(DISTINCT scheduled_for) = count(*) AS once,"
+            " count(*) FILTER (WHERE last_scheduled_for >= lead) = 0 AS apart"
+            " FROM (SELECT *, lead(scheduled_for) OVER (ORDER BY scheduled_for)"
+            " FROM all_executions) AS x"
+        )
+        assert row["once"]
+        assert row["apart"]
+    assert row["instants"] == 301
+    assert await world.rows("SELECT FROM execution_history") == []
 
 
 async def test_a_backfill_that_cannot_be_is_refused(world):

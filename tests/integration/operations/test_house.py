@@ -32,7 +32,10 @@ async def test_a_node_is_listed_once_by_its_living_or_newest_incarnation(world):
     await _node(world, "b", "up", 1)
     await _node(world, "a", "up", 2)
     await _node(world, "b", "stopped", 3)
-    nodes = await transact(world.api, "default", list_nodes)
+    await _node(world, "c", "dead", 4)
+    await _node(world, "c", "stopped", 5)
+    ended, *nodes = await transact(world.api, "default", list_nodes)
+    assert (ended.name, ended.state) == ("c", "stopped")
     assert [(node.name, node.state) for node in nodes] == [("a", "up"), ("b", "up")]
     assert (nodes[0].leads, nodes[0].epochs) == ((0,), {"0": 5})
     assert (nodes[0].pools["default"].slots, nodes[0].pools["default"].running) == (64, 3)

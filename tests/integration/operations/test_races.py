@@ -4,11 +4,16 @@ import asyncio
 
 import pytest
 
-from protocols.errors import ConflictError
-from runtime.postgres.definitions.jobs import create_job, replace_job
+from protocols.errors import ConflictError, NotFoundError
+from protocols.jobs import Trigger
+from protocols.ports.store import TriggerRequest
+from runtime.postgres.definitions.jobs import create_job, delete_job, replace_job
 from runtime.postgres.operations.backfill import backfill
 from runtime.postgres.operations.cancel import cancel_execution
 from runtime.postgres.operations.reopen import replay_dead_letters, retry_execution
+from runtime.postgres.task_calls import emit
+from runtime.postgres.trigger import trigger
+from runtime.postgres.triggers import run_triggers
 from tests.integration.operations.conftest import NOW, at, cron, every, job
 from tests.integration.operations.helpers import hot, over
 
@@ -106,6 +111,65 @@ async def test_a_fire_in_between_is_seen_by_the_apply_that_waited_for_it(world):
     assert (await world.schedule("a"))["version"] == 2
 
 
+@pytest.mark.parametrize("overlap", ["allow", "skip"])
+async def test_a_trigger_before_a_delete_is_cancelled_by_it(world, overlap):
+    await world.apply(job("a", overlap=overlap))
+    async with world.api.transaction() as asking:
+        await asking.execute("SELECT set_config('tickwright.tenant', 'default', true)")
+        await trigger(asking, [TriggerRequest(tenant="default", job_id="a")], now=NOW)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.do(delete_job, job_id="a", now=at(1), **WHO))
+            await _waits_for_a_lock(world)
+            await asking.execute("COMMIT")
+            await asking.execute("BEGIN")
+    assert await world.rows("SELECT FROM executions") == []
+    assert await world.one("SELECT state, reason FROM execution_history") == {
+        "state": "cancelled",
+        "reason": "deleted",
+    }
+
+
+async def test_what_asks_while_a_job_is_deleted_finds_none(world):
+    await world.apply(job("a"), job("b", on=(Trigger(event="e"),)))
+    dead = await over(world, "a", 0, "dead")
+    await emit(world.node, "default", "e", None, now=NOW)
+    key = (await world.one("SELECT job_key FROM jobs WHERE job_id = 'a'"))["job_key"]
+    by_name = TriggerRequest(tenant="default", job_id="a")
+    by_key = TriggerRequest(tenant="default", job_key=key)
+    async with world.api.transaction() as asking:
+        await asking.execute("SELECT set_config('tickwright.tenant', 'default', true)")
+        for name in ("a", "b"):
+            await delete_job(asking, tenant="default", job_id=name, now=at(1), **WHO)
+        async with asyncio.TaskGroup() as group:
+            triggered = [
+                group.create_task(trigger(world.hot, [one], now=at(2))) for one in (by_name, by_key)
+            ]
+            await _waits_for_a_lock(world, 2)
+            again = group.create_task(
+                at_once(world.do(retry_execution, execution=dead, now=at(2), **WHO))
+            )
+            await _waits_for_a_lock(world, 3)
+            await asking.execute("COMMIT")
+            await asking.execute("BEGIN")
+    assert [type(answer) for one in triggered for answer in one.result()] == [NotFoundError] * 2
+    assert refused(again.result()) == 1
+    assert await world.rows("SELECT FROM executions") == []
+
+
+async def test_an_event_makes_nothing_of_a_job_that_is_being_deleted(world):
+    await world.apply(job("b", on=(Trigger(event="e"),)))
+    await emit(world.node, "default", "e", None, now=NOW)
+    async with world.api.transaction() as asking:
+        await asking.execute("SELECT set_config('tickwright.tenant', 'default', true)")
+        await delete_job(asking, tenant="default", job_id="b", now=at(1), **WHO)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_triggers(world.hot, now=at(2), limit=10))
+            await _waits_for_a_lock(world)
+            await asking.execute("COMMIT")
+            await asking.execute("BEGIN")
+    assert await world.rows("SELECT FROM executions") == []
+
+
 async def test_applies_at_once_are_one_after_the_other(world):
     answers = await at_once(
         *(world.do(create_job, spec=job("a", timeout_s=n + 1.0), now=NOW, **WHO) for n in range(4))
@@ -118,9 +182,9 @@ async def test_applies_at_once_are_one_after_the_other(world):
     assert [row["version"] for row in rows] == [1, 2, 3, 4, 5]
 
 
-async def _waits_for_a_lock(world):
-    """Until somebody waits for a transaction of another session."""
-    query = "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+async def _waits_for_a_lock(world, count=1):
+    """Until so many wait for a transaction of another session, or for who waits for one."""
+    query = "SELECT FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
     async with asyncio.timeout(20):
-        while not await world.node.fetch(query):
+        while len(await world.node.fetch(query)) < count:
             pass

@@ -59,6 +59,15 @@ async def test_another_tenants_jobs_are_not_there(house: PostgresHarness, api: P
 async def test_the_api_cannot_take_an_epoch_or_join_as_a_node(house: PostgresHarness, api: Pool):
     for statement in (
         "UPDATE leaderships SET epoch = epoch + 1",
+        "UPDATE leaderships SET incarnation = 1",
+        "DELETE FROM leaderships",
+        "UPDATE nodes SET state = 'dead'",
+        "UPDATE house SET tzdata_version = ''",
+        "DELETE FROM house",
+        "INSERT INTO nodes (name) VALUES ('x')",
+        "SELECT FROM event_readers",
+        "SELECT make_day('events', '2026-01-01')",
+        "SELECT nextval('fencing_tokens')",
         "INSERT INTO leaderships (number) VALUES (9)",
         "DELETE FROM nodes",
         "UPDATE nodes SET last_beat_at = now()",
@@ -72,3 +81,89 @@ async def test_without_a_tenant_nothing_is_seen(house: PostgresHarness, api: Poo
     await house.trigger("j")
     for table in ("jobs", "job_versions", "executions", "execution_history", "events"):
         assert await api.fetch(f"SELECT FROM {table}") == []
+
+
+TABLES = """
+SELECT c.relname AS name, c.relispartition AS parted,
+    coalesce(bool_or(a.attname = 'tenant'), false) AS of_a_tenant
+FROM pg_class c
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+GROUP BY 1, 2 ORDER BY 1
+"""
+OF_THE_HOUSE = {"house", "leaderships", "nodes", "event_readers", "schema_migrations"}
+
+
+async def one_row_of(house: PostgresHarness, table: str, tenant: str) -> None:
+    """Write a row with this tenant and something in every other column that must not be null."""
+    columns = await house.owner.fetch(
+        "SELECT attname AS name, format_type(atttypid, NULL) AS type FROM pg_attribute "
+        "WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attnotnull "
+        "AND attgenerated = '' AND attidentity = '' AND attname <> 'tenant'",
+        table,
+    )
+    something = {
+        "jsonb": "'{}'", "text": "'blocked'", "bytea": "''", "timestamp with time zone": "now()",
+        "boolean": "false", "text[]": "'{}'", "bigint[]": "'{}'", "xid8": "'0'",
+    }  # fmt: skip
+    special = {
+        "execution_history.state": "'skipped'",
+        "attempts.state": "'lost'",
+        "job_versions.spec": '\'{"job_id": "j"}\'',
+        "job_triggers.event": "'e'",
+    }
+    values = {
+        "tenant": f"'{tenant}'",
+        **{row["name"]: something.get(row["type"], "7") for row in columns},
+        **{key.split(".")[1]: text for key, text in special.items() if key.startswith(f"{table}.")},
+    }
+    async with house.owner.acquire() as session, session.transaction():
+        await session.execute("SET LOCAL session_replication_role = replica")
+        await session.execute(
+            f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+        )
+
+
+async def test_a_tenant_sees_and_changes_nothing_of_another_in_any_table(
+    house: PostgresHarness, api: Pool
+):
+    tables = await house.owner.fetch(TABLES)
+    assert {row["name"] for row in tables if not row["of_a_tenant"]} == OF_THE_HOUSE
+    mine = [row["name"] for row in tables if row["of_a_tenant"] and not row["parted"]]
+    assert len(mine) > 15
+    for table in mine:
+        await one_row_of(house, table, "b")
+        for tenant in ("a", "", None, "b"):
+            seen = int(tenant == "b")
+            async with api.transaction() as session:
+                if tenant is not None:
+                    await session.execute(
+                        "SELECT set_config('tickwright.tenant', $1, true)", tenant
+                    )
+                assert await session.fetchval(f"SELECT count(*) FROM {table}") == seen, table
+                changed = await session.execute(f"UPDATE {table} SET tenant = tenant")
+                assert changed == f"UPDATE {seen}", table
+                if not seen:
+                    gone = await session.execute(f"DELETE FROM {table}")
+                    assert gone == "DELETE 0", table
+        for tenant in ("a", None):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await write_as(api, tenant, table)
+        assert await house.owner.fetchval(f"SELECT count(*) FROM {table}") == 1, table
+
+
+async def write_as(api: Pool, tenant: str | None, table: str) -> None:
+    """Try to write a row for the other tenant."""
+    async with api.transaction() as session:
+        if tenant is not None:
+            await session.execute("SELECT set_config('tickwright.tenant', $1, true)", tenant)
+        await session.execute(f"INSERT INTO {table} (tenant) VALUES ('b')")
+
+
+async def test_no_partition_is_open_beside_its_parent(house: PostgresHarness, api: Pool):
+    await house.owner.execute("SELECT make_day('events', '2026-12-01')")
+    parts = [row["name"] for row in await house.owner.fetch(TABLES) if row["parted"]]
+    assert "events_20261201" in parts
+    for part in parts:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await api.fetch(f"SELECT FROM {part}")

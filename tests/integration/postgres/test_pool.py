@@ -1,6 +1,8 @@
 """A pool outlives its connections, tells outages from refusals, and leaves none behind."""
 
 import asyncio
+import os
+from collections.abc import Iterator
 
 import anyio
 import asyncpg
@@ -12,10 +14,11 @@ from runtime.postgres.migrate import migrate, set_role_passwords
 from runtime.postgres.pool import API_ROLE, NODE_ROLE, Pool
 from tests.contract.store.postgres_harness import PostgresHarness
 from tests.integration.postgres.test_guards import blocked
-from tests.support.postgres import Server
+from tests.support.postgres import EXISTING, Server, Throwaway
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
+_ASLEEP = "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 _CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'tests'
@@ -122,3 +125,46 @@ async def test_the_roles_log_in_by_their_passwords(postgres_server: Server, empt
         for role in (NODE_ROLE, API_ROLE):
             await owner.execute(f"ALTER ROLE {role} NOLOGIN PASSWORD NULL")
         await owner.close()
+
+
+@pytest.fixture
+def own_server(postgres_flavour: str) -> Iterator[tuple[Throwaway, Server]]:
+    """Give a server of the test's own, to be killed."""
+    if postgres_flavour == "system" and os.environ.get(EXISTING):
+        pytest.skip("that server is not ours to kill")
+    owner = Throwaway(postgres_flavour)
+    with owner as server:
+        yield owner, server
+
+
+async def test_a_pool_outlives_its_server(own_server: tuple[Throwaway, Server]):
+    owner, server = own_server
+
+    async def sleep(pool: Pool) -> str:
+        try:
+            await pool.fetch("SELECT pg_sleep(60)")
+        except UnavailableError:
+            return "unavailable"
+        return "slept"
+
+    async with Pool(server.settings.arguments(), name="one", size=4) as pool:
+        async with asyncio.TaskGroup() as tasks:
+            under_way = [tasks.create_task(sleep(pool)) for _ in range(3)]
+            async with asyncio.timeout(20):
+                while (await pool.fetch(_ASLEEP))[0][0] < 3:
+                    pass
+            owner.kill()
+        assert [task.result() for task in under_way] == ["unavailable"] * 3
+        for _ in range(6):
+            with pytest.raises(UnavailableError):
+                await pool.fetch("SELECT 1")
+            with pytest.raises(UnavailableError):
+                async with pool.transaction() as session:
+                    await session.execute("SELECT 1")
+        assert pool.health().degraded_for_s is not None
+        await owner.start_again(server.settings)
+        async with asyncio.TaskGroup() as tasks:
+            answers = [tasks.create_task(pool.fetch("SELECT 1")) for _ in range(8)]
+        assert [task.result()[0][0] for task in answers] == [1] * 8
+        assert pool.health().degraded_for_s is None
+        assert pool.health().connections <= 4
