@@ -1,7 +1,7 @@
 """The conformance suite's house on the model store."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from protocols.jobs import JobSpec
 from protocols.ports.store import Claimed
@@ -90,6 +90,10 @@ class ModelHarness(StoreHarness):
 
     async def end_node(self, state: str) -> None:
         self.books.nodes[self.node].state = state
+
+    async def silence(self, incarnation: int, seconds: float = 60) -> None:
+        beat_at = self.store.clock() - timedelta(seconds=seconds)
+        self.books.nodes[incarnation].last_beat_at = beat_at
 
     async def events(self) -> list[tuple[str, list[int], list[str]]]:
         return [(e.kind, list(e.ids), list(e.states)) for e in self.books.events]

@@ -15,6 +15,7 @@ from protocols.ports.store import (
     Finish,
     Firing,
     Lane,
+    NodeInfo,
     Store,
     Term,
     TriggerRequest,
@@ -131,6 +132,10 @@ class StoreHarness(ABC):
         """Make the node's row `draining`, `stopped` or `dead`."""
 
     @abstractmethod
+    async def silence(self, incarnation: int, seconds: float = 60) -> None:
+        """Make a node's last beat so old."""
+
+    @abstractmethod
     async def events(self) -> list[tuple[str, list[int], list[str]]]:
         """The event log in order: kind, ids, states."""
 
@@ -186,6 +191,12 @@ class StoreHarness(ABC):
                 **more,
             )
         )
+
+    async def join(self, name: str = "other", *, alone: bool = False) -> int:
+        info = NodeInfo(
+            name=name, url="", pid=2, host="h", version="0", level=1, pools={"default": 4}
+        )
+        return await self.store.join(info, now=NOW, alone=alone)
 
     async def succeed(self, *claimed: Claimed):
         return await self.store.finish(self.node, [ended(c) for c in claimed])

@@ -38,7 +38,7 @@ async def on_postgres(server: Server) -> AsyncIterator["PostgresHarness"]:
                 settings.arguments(), name="tests", size=12, role=NODE_ROLE, pinned=True
             ) as pool:
                 harness = PostgresHarness(pool, owner, settings)
-                harness.node = await harness.join()
+                harness.node = await harness.enter()
                 yield harness
         finally:
             await owner.close()
@@ -51,7 +51,7 @@ class PostgresHarness(StoreHarness):
         self.settings = settings
         self.store = PostgresStore(hot=pool, keeping=pool)
 
-    async def join(self) -> int:
+    async def enter(self) -> int:
         return await self.owner.fetchval(
             "INSERT INTO nodes (name, url, pid, host, version, started_at, last_beat_at) "
             "VALUES ('n', '', 1, 'h', '0', $1, $1) RETURNING incarnation",
@@ -190,6 +190,14 @@ class PostgresHarness(StoreHarness):
     async def end_node(self, state: str) -> None:
         await self.owner.execute(
             "UPDATE nodes SET state = $2 WHERE incarnation = $1", self.node, state
+        )
+
+    async def silence(self, incarnation: int, seconds: float = 60) -> None:
+        await self.owner.execute(
+            "UPDATE nodes SET last_beat_at = clock_timestamp() - make_interval(secs => $2) "
+            "WHERE incarnation = $1",
+            incarnation,
+            seconds,
         )
 
     async def events(self) -> list[tuple[str, list[int], list[str]]]:
