@@ -83,9 +83,11 @@ class Asked:
         """The body of a route that takes no field."""
         return await self.body(Nothing)
 
-    async def do(self, work: Callable[[Connection], Awaitable[Shape]]) -> Shape:
-        """Run `work` in one transaction of the tenant."""
-        return await transact(self.node.api, self.tenant, work)
+    async def do(
+        self, work: Callable[[Connection], Awaitable[Shape]], *, kept_plans: bool = False
+    ) -> Shape:
+        """Run `work` in one transaction of the tenant; `kept_plans` as in `transact`."""
+        return await transact(self.node.api, self.tenant, work, kept_plans=kept_plans)
 
     def hint(self, *hints: Hint) -> None:
         """Tell the actors of what is durable now."""

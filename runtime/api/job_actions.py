@@ -104,7 +104,7 @@ async def trigger_(asked: Given, job_id: FromPath[str]) -> Response[ExecutionDet
         shown = await show_execution(conn, tenant=asked.tenant, execution=name, now=asked.now)
         return shown, answer
 
-    execution, answer = await asked.do(work)
+    execution, answer = await asked.do(work, kept_plans=True)
     if answer.state == "blocked":
         asked.hint(JobsFinished((answer.job_key,)))
     elif answer.pool is not None:
