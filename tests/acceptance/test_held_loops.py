@@ -31,6 +31,12 @@ HOLDERS = """
 import ctypes
 
 
+async def mate(ctx):
+    note("start", ctx)
+    if ctx.attempt == 1:
+        await asyncio.sleep(60)
+
+
 async def spin(ctx):
     note("start", ctx)
     while True:
