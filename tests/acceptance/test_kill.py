@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -36,9 +37,13 @@ SCHEDULED = 170
 """Jobs of every second, so this many a second; what is triggered makes it 200."""
 TRIGGERED_A_SECOND = 30
 TRIGGERED = ("shared", "shared", "shared", "command", "command", "process", "failing")
-# The last two ways in turn: a node that is killed while it starts, and one that stands still for
-# longer than its lease.
-WAYS = ("node", "node", "postgres", "node", "starting", "stopped")
+# In turn. `starting`: killed once more while it starts; `both`: with the guardian, which would
+# otherwise have ended its tasks; `stopped`: it stands still, for longer than its lease perhaps;
+# `ended`: in good order, which loses nothing at all.
+WAYS = ("node", "postgres", "both", "ended", "starting", "stopped", "node", "guardian")
+
+
+_LOST = "SELECT count(*) FROM attempts WHERE state = 'lost'"
 
 
 def jobs() -> str:
@@ -115,6 +120,13 @@ class Asker:
             self._over.wait(0.1)
 
 
+def guardian(node: NodeProcess) -> int:
+    """The process that starts and ends all that a node runs."""
+    family = psutil.Process(node.pid).children()
+    (found,) = [p.pid for p in family if "runtime.hosts.guarding" in " ".join(p.cmdline())]
+    return found
+
+
 def interrupt(node: NodeProcess, way: str, rng: random.Random) -> None:
     """Do what a bad day does to a node, once it has run for a random while."""
     if way != "starting":
@@ -133,6 +145,22 @@ def interrupt(node: NodeProcess, way: str, rng: random.Random) -> None:
             node.signal(signal.SIGCONT)
             wait_for_lines(node.data_dir.parent, 200)
             assert node.code is None
+        case "guardian":
+            os.kill(guardian(node), signal.SIGKILL)
+            wait_for_lines(node.data_dir.parent, 200)
+            assert node.code is None
+        case "both":
+            node.signal(signal.SIGSTOP)  # or it would see the guardian's end before its own
+            os.kill(guardian(node), signal.SIGKILL)
+            node.kill()
+            node.start()
+        case "ended":
+            with Books.of(node.data_dir) as books:
+                lost = books.value(_LOST)
+                assert node.stop() == 0
+            node.start()
+            with Books.of(node.data_dir) as books:
+                assert books.value(_LOST) == lost, "an end in good order lost work in hand"
         case "starting":
             node.kill()
             node.launch()
