@@ -4,7 +4,7 @@ import pytest
 
 from protocols.errors import InvalidError, NotFoundError
 from runtime.postgres.operations.cursors import cursor_of
-from runtime.postgres.operations.executions import list_executions, show_execution
+from runtime.postgres.operations.executions import _LIST_JOB, list_executions, show_execution
 from runtime.postgres.operations.logs import read_logs
 from tests.integration.operations.conftest import at, every, job
 from tests.integration.operations.helpers import hot, over
@@ -158,3 +158,29 @@ async def test_another_tenants_execution_does_not_exist(world):
     with pytest.raises(NotFoundError):
         await world.do(show_execution, execution=public_id, now=at(0))
     assert await pages(world, 10) == []
+
+
+async def test_a_jobs_list_reads_nothing_of_other_jobs(world):
+    await world.apply(job("a"), job("b", overlap="allow"))
+    await hot(world, "a", 0, origin=1)
+    await hot(world, "a", 1, "blocked", origin=2)
+    await hot(world, "a", 2, "blocked")
+    await hot(world, "b", 0, origin=3)
+    await world.node.fetch(
+        "INSERT INTO executions (created_at, tenant, job_id, job_key, version, origin,"
+        " scheduled_for, pool, priority, state, overlap, run_at)"
+        " SELECT created_at, tenant, job_id, job_key, version, n, scheduled_for, pool, priority,"
+        " state, overlap, run_at FROM executions, generate_series(10, 4000) AS n"
+        " WHERE job_id = 'b'"
+    )
+    for name, count in (("a", 3), ("b", 50)):
+        page = await world.do(list_executions, job_id=name, now=at(9))
+        assert len({one.execution_id for one in page.items}) == len(page.items) == count
+        key = (await world.one("SELECT job_key FROM jobs WHERE job_id = $1", name))["job_key"]
+        arguments = ("default", 51, at(9), [key], at(99), 0, None)
+        async with world.api.transaction() as session:
+            await session.execute("SELECT set_config('tickwright.tenant', 'default', true)")
+            plan = await session.fetch(f"EXPLAIN ANALYZE {_LIST_JOB[None]}", *arguments)
+        read = [line for (line,) in plan if " on executions e" in line]
+        scans = [line for line in read if "never executed" not in line and "using" not in line]
+        assert bool(scans) is (name == "b"), "\n".join(line for (line,) in plan)
