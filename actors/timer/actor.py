@@ -28,6 +28,9 @@ WINDOW_S: Final = 120.0
 _POLL_ROWS: Final = 2000
 _WINDOW_ROWS: Final = 20_000
 _RETRY_S: Final = 0.2
+_LIVE_ROWS: Final = 200
+"""Of what is on time at most so many a statement, so that the first of a thousand jobs of one
+second run while the rest is being written."""
 
 
 class _Poll(msgspec.Struct, frozen=True):
@@ -164,7 +167,7 @@ class TimerActor(Actor):
         if self._writing or not (self._live or self._late):
             return
         batch: list[tuple[Held, Firing, bool]] = []
-        now, budget = ctx.clock.now(), PLAN_ROWS_MAX
+        now, budget = ctx.clock.now(), _LIVE_ROWS if self._live else PLAN_ROWS_MAX
         while budget > 0 and (queue := self._live or self._late):
             held = queue.popleft()
             try:
