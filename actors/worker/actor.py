@@ -12,13 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from actors.dispatcher.messages import Assign, Demand, DemandWanted, Reconcile, Unimportable
+from actors.worker.assignments import assignment_of
 from actors.worker.held import Held, Key
 from actors.worker.requests import answer_request
 from actors.worker.retry import after_attempt
 from protocols.actor import Actor, Context
 from protocols.errors import UnavailableError
-from protocols.ids import execution_id
-from protocols.instants import to_epoch_ns
 from protocols.jobs import JobSpec
 from protocols.messages import CancelRequested, JobsFinished, Ready
 from protocols.ports.executor import Assignment, Executor, Outcome, Request
@@ -243,22 +242,7 @@ class WorkerActor(Actor):
         self._executor.start([self._assignment(row, saved.get(row.id)) for row in rows])
 
     def _assignment(self, row: Claimed, checkpoint: bytes | None) -> Assignment:
-        spec = self._held.specs[row.job_key, row.version]
-        return Assignment(
-            id=row.id,
-            execution_id=execution_id(row.id, row.created_at),
-            tenant=row.tenant,
-            job_id=row.job_id,
-            version=row.version,
-            attempt=row.attempt,
-            fencing_token=row.fencing_token,
-            scheduled_for_ns=to_epoch_ns(row.scheduled_for),
-            task=spec.task,
-            timeout_s=spec.timeout_s,
-            heartbeat_s=spec.heartbeat_s,
-            input=row.input,
-            checkpoint=checkpoint,
-        )
+        return assignment_of(row, self._held.specs[row.job_key, row.version], checkpoint)
 
     def _take(self, ctx: Context) -> None:
         """Handle what the executor told; one at a time, so that a fault loses none of the rest."""

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, assert_never, cast
 
 from protocols.executions import AttemptState
-from protocols.instants import from_epoch_ns
 from protocols.jobs import JobSpec, Retry
 from protocols.ports.executor import Outcome
 from protocols.ports.store import Claimed, Finish
@@ -93,8 +92,8 @@ def _finish(
         fencing_token=outcome.fencing_token,
         attempt_state=cast("AttemptState", outcome.state),
         state=state,
-        started_at=from_epoch_ns(outcome.started_ns),
-        finished_at=from_epoch_ns(outcome.finished_ns),
+        started_ns=outcome.started_ns,
+        finished_ns=outcome.finished_ns,
         spends=spends,
         run_at=run_at,
         reason=reason,

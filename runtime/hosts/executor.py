@@ -89,6 +89,11 @@ class HostExecutor:
             settings=settings, desk=self, functions=functions if functions is not None else {}
         )
 
+        self._of_isolation: dict[str | None, Runner] = {
+            "shared": self._shared,
+            "inline": self._inline,
+        }
+
     async def run(self) -> None:
         """Own the tasks that run in the node itself, until cancelled."""
         async with anyio.create_task_group() as group:
@@ -255,17 +260,14 @@ class HostExecutor:
     # Its own.
 
     def _runner(self, assignment: Assignment) -> Runner:
+        # The many come first, and a type that matches exactly is known without asking its class.
         match assignment.task:
+            case PythonTask(isolation=isolation):
+                return self._of_isolation.get(isolation, self._process)
             case CommandTask():
                 return self._commands
             case HttpTask():
                 return self._http
-            case PythonTask(isolation="shared"):
-                return self._shared
-            case PythonTask(isolation="inline"):
-                return self._inline
-            case PythonTask():
-                return self._process
 
     def _on_due(self, work: Work, now: float) -> None:
         """A deadline has come: of the attempt, or only of the wait for its start."""

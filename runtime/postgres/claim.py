@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
+from protocols.instants import from_epoch_ns
 from protocols.ports.store import Budget, Claimed, Lane, Lanes
 from runtime.postgres.moves import guard
 from runtime.postgres.pool import Pool
@@ -113,13 +114,15 @@ _LIMITED: Final = """
     WHERE f.place <= f.room"""
 
 # By ctid: the rows are locked, and a second walk down an index would cost as much as the first.
+# Instants travel as microseconds: a batch shares most of them, and asyncpg makes each anew.
 # One that was changed since the snapshot is not found so, and is merely left for the next claim.
 _TAKE: Final = """, taken AS (
     UPDATE executions e SET state = 'running', fencing_token = nextval('fencing_tokens'),
         attempt = e.attempt + 1, incarnation = $2, started_at = $3, reason = NULL
     WHERE e.ctid = ANY (ARRAY(SELECT at FROM picked))
-    RETURNING e.id, e.created_at, e.tenant, e.job_id, e.job_key, e.version, e.priority,
-        e.scheduled_for, e.attempt, e.failures, e.losses, e.fencing_token, e.input, e.limit_key
+    RETURNING e.id, (date_part('epoch', e.created_at) * 1e6)::bigint AS created_us, e.tenant,
+        e.job_id, e.job_key, e.version, e.priority,
+        (date_part('epoch', e.scheduled_for) * 1e6)::bigint AS scheduled_us, e.attempt, e.failures, e.losses, e.fencing_token, e.input, e.limit_key
 )"""
 
 _HELD: Final = """, held AS (
@@ -157,6 +160,11 @@ def claim_statement(*, plain: bool, limited: bool, refused: bool) -> str:
         f"{_ABLE}, picked AS MATERIALIZED ({picked}\n){_TAKE}{_HELD if limited else ''}"
         "\nSELECT * FROM taken"
     )
+
+
+@lru_cache(maxsize=1024)  # a batch was mostly born in one statement, for one instant
+def _instant(us: int) -> datetime:
+    return from_epoch_ns(us * 1000)
 
 
 async def lanes(pool: Pool, name: str, *, now: datetime, level: int) -> Lanes:
@@ -198,13 +206,13 @@ async def claim(
     return [
         Claimed(
             id=row[0],
-            created_at=row[1],
+            created_at=_instant(row[1]),
             tenant=row[2],
             job_id=row[3],
             job_key=row[4],
             version=row[5],
             priority=row[6],
-            scheduled_for=row[7],
+            scheduled_for=_instant(row[7]),
             attempt=row[8],
             failures=row[9],
             losses=row[10],

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from protocols.errors import FencedError, KeyReusedError, NotFoundError
+from protocols.instants import from_epoch_ns
 from protocols.jobs import JobSpec
 from protocols.ports.store import (
     Budget,
@@ -260,9 +261,9 @@ class ModelStore(Keeping, Tasks):
             return False
         state = "cancelled" if finish.state == "scheduled" else finish.state
         row.exit_code, row.error, row.result = finish.exit_code, finish.error, finish.result
-        books.end(row, state, finish.reason, finish.finished_at)
+        books.end(row, state, finish.reason, from_epoch_ns(finish.finished_ns))
         if state == "succeeded":
-            self.forget(row, finish.finished_at)
+            self.forget(row, from_epoch_ns(finish.finished_ns))
         return True
 
     def _followers(self, row: Row, *, had_turn: bool) -> set[int]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from protocols.instants import to_epoch_ns
 from protocols.jobs import CommandTask, JobSpec
 from protocols.ports.store import (
     Budget,
@@ -209,7 +210,7 @@ def ended(claimed: Claimed, state: str = "succeeded", **fields) -> Finish:
         id=claimed.id,
         fencing_token=claimed.fencing_token,
         state=state,
-        started_at=NOW,
-        finished_at=at(1),
+        started_ns=to_epoch_ns(NOW),
+        finished_ns=to_epoch_ns(at(1)),
         **fields,
     )

@@ -4,6 +4,7 @@ import pytest
 import pytest_asyncio
 
 from protocols.ids import execution_id
+from protocols.instants import to_epoch_ns
 from protocols.messages import PROTOCOL_LEVEL
 from protocols.ports.executor import Output
 from protocols.ports.store import (
@@ -57,8 +58,8 @@ class Node:
             fencing_token=claimed.fencing_token,
             attempt_state=attempt,
             state=state,
-            started_at=at(seconds),
-            finished_at=at(seconds + 1),
+            started_ns=to_epoch_ns(at(seconds)),
+            finished_ns=to_epoch_ns(at(seconds + 1)),
             **fields,
         )
         done = await self.store.finish(self.incarnation, [finish])
