@@ -52,3 +52,19 @@ async def test_what_is_wrong_for_one_tenant_changes_nothing_for_another(postgres
         assert await tenants(node) == ["a", "b"]
         again = await apply_at_start(api, files(GOOD, ALSO), cwd=Path.cwd(), now=NOW)
         assert again == {"a": None, "b": None}
+
+
+@pytest.mark.asyncio
+async def test_a_default_that_is_spelled_out_changes_nothing(postgres_server):
+    plain = b"jobs: [{job_id: x, command: 'true', schedule: '0 0 * * *'}]\n"
+    told = (
+        b"jobs: [{job_id: x, command: 'true', schedule: '0 0 * * *', timezone: UTC,"
+        b" overlap: skip, pool: default, guarantee: at_least_once, timeout: 1h}]\n"
+    )
+    async with (
+        fresh_database(postgres_server, migrate=migrated) as settings,
+        Pool(settings.arguments(), name="api", size=2, role=API_ROLE) as api,
+    ):
+        await apply_files(api, files(plain), cwd=Path.cwd(), now=NOW, who="test")
+        again = await apply_files(api, files(told), cwd=Path.cwd(), now=NOW, who="test")
+        assert (again["default"].unchanged, again["default"].updated) == (("x",), ())

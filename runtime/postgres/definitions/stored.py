@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
+from functools import cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from protocols.jobs import JobSpec
 from runtime.postgres.operations.session import Connection
 
 Item = TypeVar("Item")
+Part = TypeVar("Part", bound=msgspec.Struct)
 
 CHUNK: Final = 2000
 """How many rows one statement carries, and how many jobs are worked on between two statements:
@@ -203,7 +205,7 @@ def spec_text(spec: JobSpec, path: tuple[str | int, ...] = ()) -> str:
         InvalidError: it holds what JSON or PostgreSQL cannot (NUL, half of a surrogate pair).
     """
     try:
-        encoded = msgspec.json.encode(spec)
+        encoded = msgspec.json.encode(_canonical(spec))
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         problem = Problem(path, f"cannot be stored as JSON: {error}")
         raise InvalidError((problem,)) from error
@@ -211,3 +213,24 @@ def spec_text(spec: JobSpec, path: tuple[str | int, ...] = ()) -> str:
     if b"\\u0000" in encoded.replace(b"\\\\", b""):
         raise InvalidError((Problem(path, "holds a NUL character: take it out"),))
     return encoded.decode()
+
+
+_fields = cache(msgspec.structs.fields)
+
+
+def _canonical(spec: Part) -> Part:
+    """The same, every value that equals its default being that default.
+
+    msgspec leaves out a text only where it is the default itself: without this, an explicit
+    `timezone: UTC` would make another version of a job that has not changed.
+    """
+    changed: dict[str, object] = {}
+    for field in _fields(type(spec)):
+        value = getattr(spec, field.name)
+        if isinstance(value, msgspec.Struct):
+            value = _canonical(value)
+        elif value == field.default and type(value) is type(field.default):
+            value = field.default
+        if value is not getattr(spec, field.name):
+            changed[field.name] = value
+    return msgspec.structs.replace(spec, **changed) if changed else spec
