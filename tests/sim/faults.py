@@ -41,15 +41,15 @@ class Faults:
         self._messages = random.Random(f"{seed}/messages")
         script = random.Random(f"{seed}/script")
         self.healed = False
-        self.chaos_s = script.uniform(12.0, 25.0)
-        self.nodes = script.randint(1, 3)
+        self.chaos_s = script.uniform(8.0, 18.0)
+        self.nodes = script.choice((1, 2, 3, 3))
         self.loss = script.choice((0.0, 0.01, 0.05))
         """The share of statements whose answer is lost."""
         self.slow = script.choice((0.0, 0.02, 0.1))
         """The share of statements that take far longer than usual."""
         self.noise = script.choice((0.0, 0.05, 0.2))
         """The share of messages that are lost, doubled or delayed."""
-        self.split = script.random() < 0.3
+        self.split = script.random() < 0.5
         """Whether leaders trust an election that is long over."""
         self.offsets = [-script.choice((0.0, 0.002, 0.3)) for _ in range(self.nodes)]
         self.script = sorted(self._script(script), key=lambda fault: fault.at_s)
@@ -69,7 +69,7 @@ class Faults:
             *some("restart", 1),
             *some("kill", 3),
             *some("outage", 2, 6.0, all_too=True),
-            *some("cut", 2, 6.0),
+            *some("cut", 3, 8.0),
             *some("trigger", 12),
             *some("cancel", 2),
         ]

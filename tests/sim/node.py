@@ -184,7 +184,7 @@ class Life:
         info = NodeInfo(
             name=self.name, url="", pid=1, host="h", version="0", level=1, pools={POOL: 4}
         )
-        return await self._patiently("join", info, alone=False)
+        return await self._patiently("join", info, alone=len(self.world.nodes) == 1)
 
     async def _patiently(self, name: str, *args, **kwargs):
         """Ask until there is an answer; None where this life has crashed meanwhile."""

@@ -1,10 +1,13 @@
 """Whatever a seed lets go wrong, every law holds, and the same seed does it again."""
 
 import sys
+from collections import Counter
 
 import pytest
 
+from protocols.errors import FencedError
 from tests.sim.run import check_seed, run_seed
+from tests.sim.world import World
 
 
 def test_every_law_holds(
@@ -22,3 +25,27 @@ def test_a_seed_repeats_itself(seed: int):
     first, again = run_seed(seed), run_seed(seed)
     assert len(first.trace) > 100
     assert first.told() == again.told()
+
+
+def test_the_seeds_do_their_harm():
+    """A run in which nothing goes wrong proves nothing."""
+    happened: Counter[str] = Counter()
+    for seed in range(20):
+        world = run_seed(seed)
+        network, books = world.network, world.books
+        happened.update(lost=network.lost, doubled=network.doubled, delayed=network.delayed)
+        happened.update(what for _, _, what, _ in world.trace)
+        happened.update(a.state for attempts in books.attempts.values() for a in attempts)
+        happened.update(f"{row.state}: {row.reason}" for row in books.history.values())
+        happened.update(fenced=sum(isinstance(d[1], FencedError) for d in answers(world)))
+    wanted = [
+        *("lost", "doubled", "delayed", "crash", "restart", "declared dead", "fenced"),
+        *("answer lost", "given up, still under way", "0 expired", "failed", "timed_out"),
+        *("cancelled", "succeeded: None", "dead: lost", "skipped: overlap", "skipped: misfire"),
+    ]
+    assert [what for what in wanted if not happened[what]] == []
+
+
+def answers(world: World):
+    """What statements were asked with, and answered by."""
+    return [d for _, _, what, d in world.trace if what == "fire"]

@@ -137,6 +137,23 @@ async def test_a_term_is_taken_once_and_anew_when_its_timer_ends(open_house):
         assert (leads, timers, house.books.terms[0].epoch) == ({0: 2}, [1, 2], 2)
 
 
+async def test_a_term_won_again_while_its_epoch_is_taken_is_taken_once(open_house):
+    async with open_house() as house:
+        coordinator, leads, timers = SoleCoordinator(), {}, []
+        take = house.line.store.take_epoch
+
+        async def slow(*args, **kwargs):
+            await house.kit.clock.sleep(1.0)
+            return await take(*args, **kwargs)
+
+        house.line.store.take_epoch = slow
+        elector(house, coordinator, leads, timers)
+        await house.kit.advance(0.5)
+        await coordinator._held[0].resign()
+        await house.kit.advance(5.0)
+        assert (leads, timers, house.books.terms[0].epoch) == ({0: 1}, [1], 1)
+
+
 async def test_an_outage_at_the_election_is_waited_out(open_house):
     async with open_house() as house:
         leads, timers = {}, []
