@@ -108,6 +108,8 @@ class WorkerActor(Actor):
         self._reconcile = True
         self._polls = 0
         self._grace_s = grace_s
+        self._limited: set[Key] = set()
+        """Whose end, once it is durable, makes room for another of its job."""
         self._unheld: frozenset[Key] = frozenset()
 
     async def on_start(self, ctx: Context) -> None:
@@ -283,6 +285,8 @@ class WorkerActor(Actor):
             return
         spec = self._held.specs[row.job_key, row.version]
         self._held.ended[key] = after_attempt(row, spec, outcome, now=now, rng=ctx.random)
+        if spec.concurrency_limit is not None:
+            self._limited.add(key)
 
     def _unstarted(self, row: Claimed, outcome: Outcome, ctx: Context) -> None:
         if outcome.unimportable:
@@ -319,14 +323,16 @@ class WorkerActor(Actor):
 
     def _written(self, written: _Written) -> None:
         self._writing, self._failures = False, 0
-        retried = False
+        ready = False
         for finish in written.finishes:
-            self._held.ended.pop((finish.id, finish.fencing_token), None)
-            retried = retried or finish.state == "scheduled"
+            key = (finish.id, finish.fencing_token)
+            self._held.ended.pop(key, None)
+            ready = ready or finish.state == "scheduled" or key in self._limited
+            self._limited.discard(key)
         self.refused += len(written.finishes) - len(written.finished.accepted)
         if written.finished.followers:
             self._hints.send(JobsFinished(tuple(written.finished.followers)))
-        if retried:
+        if ready:
             self._hints.send(Ready(self._pool))
 
     def _handed_back(self, given: Sequence[GiveBack]) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from actors.dispatcher.messages import Assign
 from protocols.jobs import Retry
+from protocols.messages import Ready
 from protocols.ports.executor import Request
 from protocols.ports.store import Budget, Lane
 from runtime.kernel.context import local
@@ -62,6 +63,23 @@ async def test_an_end_whose_answer_was_lost_is_written_once(open_house):
         await house.kit.wait_until(lambda: not house.held.busy)
         assert house.books.hot[1].failures == 1
         assert len(house.books.attempts[1]) == 1
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+async def test_an_end_that_makes_room_under_a_limit_wakes_the_dispatcher(open_house, limit):
+    async with open_house() as house:
+        job = house.job(concurrency_limit=limit)
+        await house.trigger(job)
+        (lane,) = (await house.line.store.lanes("default", now=house.kit.clock.now(), level=1)).due
+        now = house.kit.clock.now()
+        rows = await house.line.store.claim(
+            "default", house.node, [Budget(lane, 1)], now=now, level=1
+        )
+        house.spawn_worker().tell(Assign(rows, 1, 1))
+        await house.kit.wait_until(lambda: bool(house.executor.started))
+        house.executor.end(house.executor.started[0])
+        await house.kit.wait_until(lambda: not house.held.busy)
+        assert (Ready("default") in house.hints) == (limit is not None)
 
 
 async def test_definitions_are_asked_for_at_a_pace(open_house):
