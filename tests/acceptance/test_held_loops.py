@@ -18,7 +18,7 @@ import yaml
 
 from tests.support.asking import Api
 from tests.support.embedded import wait_until
-from tests.support.ledger import TASKS, Books
+from tests.support.ledger import TASKS, Books, read_lines
 from tests.support.node import NodeProcess
 
 pytestmark = pytest.mark.slow
@@ -94,8 +94,9 @@ def test_what_cannot_be_cancelled_ends_at_its_timeout(node: NodeProcess, ground:
         mates = [api.trigger("mate") for _ in range(MATES)]
         for mate in mates:
             api.wait(mate, "running")
-        said = ground / "lines"
-        wait_until(lambda: all(f"start {m} " in said.read_text() for m in mates), "mates run")
+        wait_until(
+            lambda: {line.execution for line in read_lines(ground)} >= set(mates), "the mates run"
+        )
         held = {kind: api.trigger(f"{how}-{kind}") for kind in ("shared", "process")}
         beats: list[datetime] = []
 
