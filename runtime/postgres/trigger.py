@@ -18,10 +18,10 @@ Answer = Triggered | NotFoundError | KeyReusedError
 
 _TRIES: Final = 5
 
-# jobs_name (which alone is in that order; jobs_newest would serve the tenant, and then read all
-# of it), or the primary key. What is named by no job here finds nothing, and is told so. The lock
-# waits for a delete under way, and holds up one that comes: nothing is left to run of a job that
-# is gone.
+# jobs_name or jobs_pkey, which alone are in these orders: jobs_newest or jobs_source would serve
+# the tenant, and then read all of it. What is named by no job here finds nothing, and is told so.
+# The lock waits for a delete under way, and holds up one that comes: nothing is left to run of a
+# job that is gone.
 _NAMED: Final = """
 WITH named AS MATERIALIZED (
     SELECT r.ord, nextval('execution_ids') AS id, j.job_key, j.version, j.tenant, j.job_id,
@@ -40,7 +40,9 @@ WITH named AS MATERIALIZED (
         UNION ALL
         SELECT y.* FROM (
             SELECT b.job_key, b.version, b.tenant, b.job_id FROM jobs b
-            WHERE b.job_key = r.job_key AND b.tenant = r.tenant AND b.deleted_at IS NULL
+            WHERE r.job_key IS NOT NULL AND b.job_key BETWEEN r.job_key AND r.job_key
+                AND b.tenant = r.tenant AND b.deleted_at IS NULL
+            ORDER BY b.job_key LIMIT 1
             FOR KEY SHARE
         ) AS y
     ) AS j
