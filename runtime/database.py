@@ -6,6 +6,7 @@ are opened, of the roles that the schema gives.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -24,6 +25,7 @@ from runtime.settings import Settings
 log = structlog.get_logger("tickwright.database")
 
 CONNECT_WITHIN_S: Final = 30.0
+_FIRST_DELAY_S: Final = 0.1
 _HOT: Final = 6
 _KEEPING: Final = 3
 _API: Final = 8
@@ -52,7 +54,8 @@ async def open_database(settings: Settings, *, incarnation_name: str) -> AsyncIt
 
     Raises:
         DatabaseError: It cannot be had.
-        TickwrightError: What the migration says.
+        TickwrightError: What the migration says, or that another node holds the database, now or
+            later.
     """
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
@@ -62,8 +65,13 @@ async def open_database(settings: Settings, *, incarnation_name: str) -> AsyncIt
             node = api = {"dsn": settings.database_url}
             roles = (NODE_ROLE, API_ROLE)
             await migrate_database({"dsn": settings.database_owner_url or settings.database_url})
-            sole = SoleNode(node, role=NODE_ROLE, name=settings.node_name)
-            await stack.enter_async_context(sole)
+            held = {
+                "role": NODE_ROLE,
+                "application_name": f"tickwright {settings.node_name} holder",
+            }
+            await stack.enter_async_context(
+                SoleNode(partial(connect, {**node, "server_settings": held}))
+            )
         name = f"tickwright {settings.node_name}"
         hot = Pool(node, name=name, size=_HOT, role=roles[0], pinned=True)
         keeping = Pool(node, name=f"{name} keeping", size=_KEEPING, role=roles[0], pinned=True)
@@ -124,7 +132,7 @@ async def connect(arguments: Mapping[str, Any]) -> "asyncpg.Connection[asyncpg.R
         UnavailableError: The server could not be reached.
         DatabaseRefusedError: It answers, and refuses.
     """
-    delay_s = 0.1
+    delay_s = _FIRST_DELAY_S
     with anyio.move_on_after(CONNECT_WITHIN_S):
         while True:
             try:
@@ -132,6 +140,8 @@ async def connect(arguments: Mapping[str, Any]) -> "asyncpg.Connection[asyncpg.R
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if unavailable(error) is None:
                     raise (refusal(error) or DatabaseError(str(error))) from error
+                if delay_s == _FIRST_DELAY_S:
+                    log.info("waiting for the database", error=str(error) or type(error).__name__)
             await anyio.sleep(delay_s)
             delay_s = min(2.0, delay_s * 2)
     raise UnavailableError(

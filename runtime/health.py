@@ -3,7 +3,7 @@
 A scheduler that is alive and not scheduling is the failure this module exists to show.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
@@ -12,7 +12,7 @@ import msgspec
 from protocols.ports.clock import Clock
 
 STALLED_S: Final = 15.0
-"""Without a sign from timers or dispatchers for so long, a node is not ready."""
+"""Without a sign from a timer or a dispatcher for so long, a node is not ready."""
 
 Level = Literal["warning", "degraded"]
 
@@ -27,7 +27,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True):
-    """What /health/ready answers."""
+    """What /health/ready answers; the ages, in seconds, are those of the part that is oldest."""
 
     ready: bool
     reasons: tuple[str, ...]
@@ -37,32 +37,37 @@ class HealthView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    """Collects signs of life and of trouble; everything here is cheap and on the loop."""
+    """Collects signs of life and of trouble; everything here is cheap and on the loop.
+
+    Each timer and each dispatcher answers for itself: one that stands still is not hidden by the
+    others that go on, nor one that never came up at all.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._troubles: dict[str, Trouble] = {}
-        self._ticked: float | None = None
-        self._dispatched: float | None = None
-        self._leads = False
-        self._started = False
+        self._ticked: dict[int, float] = {}
+        self._dispatched: dict[str, float] = {}
+        self._idle: str | None = "the node is starting"
 
-    def begin(self) -> None:
-        """The tree runs."""
-        self._started = True
-        self._ticked = self._dispatched = self._clock.monotonic()
+    def begin(self, *, timers: Iterable[int] = (), pools: Iterable[str] = ()) -> None:
+        """The tree runs, and with it these timers, by group of shards, and these dispatchers."""
+        now = self._clock.monotonic()
+        self._ticked = dict.fromkeys(timers, now)
+        self._dispatched = dict.fromkeys(pools, now)
+        self._idle = None
 
-    def lead(self, *, leads: bool) -> None:
-        """A node that leads nothing has no ticks to show, and is ready all the same."""
-        self._leads = leads
+    def end(self) -> None:
+        """The tree is about to stop."""
+        self._idle = "the node is ending"
 
-    def tick(self) -> None:
+    def tick(self, number: int) -> None:
         """A timer has looked at what is due, or has fired it."""
-        self._ticked = self._clock.monotonic()
+        self._ticked[number] = self._clock.monotonic()
 
-    def dispatch(self) -> None:
+    def dispatch(self, pool: str) -> None:
         """A dispatcher has asked the store for work and had its answer."""
-        self._dispatched = self._clock.monotonic()
+        self._dispatched[pool] = self._clock.monotonic()
 
     def trouble(self, part: str, reason: str, *, level: Level = "degraded") -> bool:
         """Note that a part is not well; True if that is news."""
@@ -83,22 +88,25 @@ class Health:
     def view(self) -> HealthView:
         """The answer to: does this node do its work?"""
         now = self._clock.monotonic()
-        tick_s = None if self._ticked is None else now - self._ticked
-        dispatch_s = None if self._dispatched is None else now - self._dispatched
         reasons = []
-        if not self._started:
-            reasons.append("the node is starting")
-        elif self._leads and (tick_s is None or tick_s > STALLED_S):
-            reasons.append("timers do not advance")
-        if self._started and (dispatch_s is None or dispatch_s > STALLED_S):
-            reasons.append("dispatchers do not advance")
-        reasons += [
-            f"{t.part}: {t.reason}" for t in self._troubles.values() if t.part == "database"
-        ]
+        if self._idle is not None:
+            reasons.append(self._idle)
+        else:
+            for what, signs in (("timers", self._ticked), ("dispatchers", self._dispatched)):
+                still = [str(one) for one, at in signs.items() if now - at > STALLED_S]
+                if still:
+                    reasons.append(f"{what} do not advance: {', '.join(still)}")
+        if (away := self._troubles.get("database")) is not None:
+            reasons.append(f"database: {away.reason}")
         return HealthView(
             ready=not reasons,
             reasons=tuple(reasons),
             troubles=tuple(self._troubles.values()),
-            last_tick_s=tick_s,
-            last_dispatch_s=dispatch_s,
+            last_tick_s=_age_s(self._ticked.values(), now),
+            last_dispatch_s=_age_s(self._dispatched.values(), now),
         )
+
+
+def _age_s(signs: Iterable[float], now: float) -> float | None:
+    oldest = min(signs, default=None)
+    return None if oldest is None else now - oldest

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +18,7 @@ from actors.heart import Vital
 from actors.timer.actor import TimerActor
 from actors.worker.actor import Reported
 from actors.worker.held import Held
-from protocols.actor import Ref
+from protocols.actor import Props, Ref
 from protocols.messages import PROTOCOL_LEVEL
 from protocols.ports.coordinator import Leadership
 from protocols.ports.executor import Report, Sink
@@ -52,6 +53,7 @@ class Life:
         health: Health,
         url: str,
         functions: Functions,
+        actors: Sequence[Props],
         incarnation: int,
         leaderships: int,
     ) -> None:
@@ -68,6 +70,7 @@ class Life:
         self._health = health
         self._url = url
         self._functions = functions
+        self._actors = actors
         self._leaderships = leaderships
         self._system: ActorSystem | None = None
 
@@ -99,12 +102,20 @@ class Life:
                 vital=self._vital,
                 on_pulse=self._on_pulse,
                 on_dispatch=self._health.dispatch,
+                actors=self._actors,
             )
             self._system = ActorSystem(clock=self._clock, tree=node_tree(parts))
             await stack.enter_async_context(self._system)
             stack.callback(self._close_held)
-            self._health.begin()
+            self._health.begin(timers=range(self._leaderships), pools=self.held)
+            stack.callback(self._health.end)
             yield
+
+    async def end_work(self) -> None:
+        """End at once all that runs: it is not this incarnation's any more."""
+        async with anyio.create_task_group() as group:
+            for executor in self.executors.values():
+                group.start_soon(executor.stop, 0.0)
 
     async def _start_hosts(self, stack: AsyncExitStack) -> None:
         """The guardian, the warm processes, and an executor per pool."""
@@ -159,11 +170,10 @@ class Life:
             term=term,
             leadership=leadership,
             on_broken=_tell_broken,
-            on_tick=self._health.tick,
+            on_tick=partial(self._health.tick, term.number),
         )
 
     def _vital(self) -> Vital:
-        self._health.lead(leads=bool(self.leads))
         return Vital(
             running={name: len(held.running) for name, held in self.held.items()},
             leads=dict(self.leads),

@@ -4,7 +4,6 @@ async with open_node(settings, jobs=[Path("jobs.yaml")]) as node:
     await node.wait_ended()
 """
 
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
+from protocols.actor import Props, SystemFailed
 from protocols.errors import TickwrightError, UnavailableError
 from protocols.instants import to_epoch_ns
 from protocols.ports.hints import Hints
@@ -33,10 +33,12 @@ from runtime.clock import (
 )
 from runtime.database import Database, open_database
 from runtime.files.load import load_files
+from runtime.groups import ungrouped
 from runtime.health import Health, Level
 from runtime.hosts.executor import HostExecutor
 from runtime.kernel.system import ActorSystem
 from runtime.life import Functions, Life, node_info
+from runtime.listening import bind, listen, url_of
 from runtime.postgres.definitions.zones import recompute_for_tzdata
 from runtime.postgres.leaderships import agree_on_shards
 from runtime.postgres.nodes import sample_clock
@@ -45,6 +47,7 @@ from runtime.postgres.operations.session import Connection, transact
 from runtime.postgres.store import PostgresStore
 from runtime.settings import Settings
 from runtime.token import load_or_make_token
+from runtime.tree import user_actors
 from runtime.zones import use_pinned_zones
 
 log = structlog.get_logger("tickwright.node")
@@ -55,11 +58,10 @@ _REJOIN_S: Final = 0.5
 _LEAVE_WITHIN_S: Final = 5.0
 
 
-class PortInUseError(TickwrightError):
-    """The API's address cannot be had."""
+class NodeFailedError(TickwrightError):
+    """A part of the node failed for good, and with it the node."""
 
-    code = "port_in_use"
-    status = 503
+    code = "node_failed"
 
 
 class Node:
@@ -156,27 +158,46 @@ class Node:
         level: Level = "degraded" if off_s > DEGRADED_STEP_S else "warning"
         self.health.trouble("clock", reason, level=level)
 
+    @property
+    def begun(self) -> bool:
+        """Whether its first life has begun; from then on only `shut_down` ends it."""
+        return self._life is not None
+
     async def live(
         self,
         functions: Functions,
+        actors: Sequence[Props],
         *,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """One life after another, until asked to end."""
+        """One life after another, until asked to end.
+
+        Raises:
+            NodeFailedError: A part of it failed more often than its supervisors allow.
+        """
         try:
-            while not self._ending.is_set():
-                await self._one_life(functions, task_status)
+            with anyio.CancelScope() as scope, ungrouped():
+                while not self._ending.is_set():
+                    await self._one_life(functions, actors, scope, task_status)
+        except SystemFailed as error:
+            raise NodeFailedError(
+                "the node ended itself, since a part of it kept failing: "
+                f"{error.__cause__ or error}; its log tells what failed and where"
+            ) from error
         finally:
             self._ended.set()
 
-    async def _one_life(self, functions: Functions, task_status: TaskStatus[None]) -> None:
-        info = node_info(self.settings, url=self.url)
-        incarnation = await self._patiently_join(info)
-        leaderships = (
-            await self.store.beat(
-                incarnation, running={}, leads={}, clock_offset_s=self.clock.offset_s
-            )
-        ).leaderships
+    async def _one_life(
+        self,
+        functions: Functions,
+        actors: Sequence[Props],
+        scope: anyio.CancelScope,
+        task_status: TaskStatus[None],
+    ) -> None:
+        joined = await self._join(node_info(self.settings, url=self.url))
+        if joined is None:
+            return
+        incarnation, leaderships = joined
         life = Life(
             settings=self.settings,
             store=self.store,
@@ -184,30 +205,54 @@ class Node:
             health=self.health,
             url=self.url,
             functions=functions,
+            actors=actors,
             incarnation=incarnation,
             leaderships=leaderships,
         )
         async with life.run():
+            # Whoever cancels us now begins the end: what runs still has its grace.
+            scope.shield = True
             first, self._life = self._life is None, life
             if first:
                 task_status.started()
             async with anyio.create_task_group() as group:
                 group.start_soon(_then_cancel, self._ending, group.cancel_scope)
                 group.start_soon(_then_cancel, life.declared_dead, group.cancel_scope)
-        if life.declared_dead.is_set():
-            log.error("this incarnation was declared dead; beginning anew", was=incarnation)
-            return
-        with anyio.move_on_after(_LEAVE_WITHIN_S):
-            await self.store.leave(incarnation, now=self.clock.now())
+            if life.declared_dead.is_set():
+                log.error("this incarnation was declared dead; beginning anew", was=incarnation)
+                await life.end_work()
+        if not life.declared_dead.is_set():
+            await self._leave(incarnation)
 
-    async def _patiently_join(self, info: NodeInfo) -> int:
-        while True:
-            try:
-                return await self.store.join(info, now=self.clock.now(), alone=True)
-            except UnavailableError:
-                if self._life is None:
-                    raise
-            await anyio.sleep(_REJOIN_S)
+    async def _join(self, info: NodeInfo) -> tuple[int, int] | None:
+        """Enter the books: incarnation and number of leaderships; None if the end comes first.
+
+        Only the first life needs the database at once; a later one waits until it is there.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(_then_cancel, self._ending, group.cancel_scope)
+            while True:
+                try:
+                    incarnation = await self.store.join(info, now=self.clock.now(), alone=True)
+                    pulse = await self.store.beat(
+                        incarnation, running={}, leads={}, clock_offset_s=self.clock.offset_s
+                    )
+                except UnavailableError:
+                    if self._life is None:
+                        raise
+                else:
+                    group.cancel_scope.cancel()
+                    return incarnation, pulse.leaderships
+                await anyio.sleep(_REJOIN_S)
+        return None
+
+    async def _leave(self, incarnation: int) -> None:
+        """Say that this incarnation ended; where that cannot be said, the next start knows it."""
+        try:
+            with anyio.fail_after(_LEAVE_WITHIN_S):
+                await self.store.leave(incarnation, now=self.clock.now())
+        except (UnavailableError, TimeoutError) as error:
+            log.warning("the database was not told that this node ended", error=str(error))
 
 
 async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
@@ -228,11 +273,13 @@ async def open_node(
     Raises:
         InvalidFileError: The job files are wrong; nothing was started.
         TickwrightError: The database, the port or the data directory cannot be had.
+        NodeFailedError: A part of it failed for good while it ran; the block was cancelled.
     """
     use_pinned_zones()
     files = load_files(jobs) if jobs else None
-    with _bind(settings) as listening:
-        url = _url(listening)
+    actors = user_actors(settings.actors, cwd=settings.tasks_cwd)
+    with ungrouped(), bind(settings.api_host, settings.api_port) as listening:
+        url = url_of(listening)
         async with open_database(settings, incarnation_name=str(uuid4())) as database:
             token = load_or_make_token(settings.data_dir, settings.api_token)
             node = Node(settings=settings, database=database, url=url, token=token)
@@ -245,16 +292,18 @@ async def open_node(
                     database.api, files, cwd=settings.tasks_cwd, now=node.clock.now()
                 )
             async with anyio.create_task_group() as group:
-                group.start_soon(node.keep_time, name="clock")
-                await group.start(node.live, {} if functions is None else functions, name="node")
                 server = ApiServer(node, listening)
-                await group.start(server.run, name="api")
                 try:
+                    group.start_soon(node.keep_time, name="clock")
+                    await group.start(node.live, functions or {}, actors, name="node")
+                    listen(listening)
+                    await group.start(server.run, name="api")
                     yield node
                 finally:
                     node.shut_down()
                     with anyio.CancelScope(shield=True):
-                        await node.wait_ended()
+                        if node.begun:
+                            await node.wait_ended()
                         await server.stop()
                     group.cancel_scope.cancel()
 
@@ -284,24 +333,3 @@ async def _pause(node: Node) -> None:
         )
 
     await transact(node.api, "default", work)
-
-
-def _bind(settings: Settings) -> socket.socket:
-    host, port = settings.api_host, settings.api_port
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(address)
-    except OSError as error:
-        listening.close()
-        raise PortInUseError(
-            f"the API cannot listen on {host}:{port}: {error.strerror}; "
-            "stop what does, or choose another with --port"
-        ) from error
-    return listening
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

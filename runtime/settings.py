@@ -11,13 +11,15 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
+from protocols.actor import Restart
 from protocols.durations import DurationError, parse_duration
 from protocols.errors import TickwrightError
-from runtime.files.places import InvalidFileError, spell
+from runtime.files.places import InvalidFileError
 from runtime.files.yaml import read_yaml
 from runtime.hosts.environment import TASK_VARIABLES
 
@@ -29,6 +31,10 @@ _LATER: Final = {
     "kafka": "Kafka (a cluster of nodes)",
     "cluster": "a cluster of nodes",
 }
+_DATA_DIR: Final = Path("~/.local/share/tickwright")
+_ACTOR_FORM: Final = "{name, class: package.module:Class, args, restart, mailbox}"
+_POOL_START: Final = "pools."
+_POOL_END: Final = ".slots"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -43,14 +49,20 @@ class SettingsError(TickwrightError):
         self.lines = tuple(lines)
 
 
-class UserActor(msgspec.Struct, frozen=True, kw_only=True):
+class UserActor(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename={"target": "class"},
+):
     """An actor of the user's own: `class` is `package.module:Class`, called with `args`."""
 
-    name: str
-    target: str
+    name: Annotated[str, msgspec.Meta(pattern=f"^{_NAME.pattern}\\Z")]
+    target: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:\w+\Z")]
     args: dict[str, Any] = {}
-    restart: str = "permanent"
-    mailbox: int = 256
+    restart: Restart = "permanent"
+    mailbox: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 256
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +98,7 @@ class _Wrong(ValueError):  # noqa: N818 - never leaves this module
 
 def default_data_dir() -> Path:
     """Where a node keeps its data unless told otherwise: the same from every folder."""
-    return Path.home() / ".local" / "share" / "tickwright"
+    return _DATA_DIR.expanduser()
 
 
 def load_settings(
@@ -113,9 +125,10 @@ def load_settings(
     pools: dict[str, int] = {}
     for path, item in given.items():
         _take(path, item, cwd, values, pools, errors)
+    if "data_dir" not in given:
+        _take("data_dir", _Given(str(_DATA_DIR), "default"), cwd, values, pools, errors)
     if errors:
         raise SettingsError(errors)
-    values.setdefault("data_dir", default_data_dir())
     values.setdefault("node_name", _host_name())
     values.setdefault("tasks_cwd", cwd)
     if pools:
@@ -146,18 +159,22 @@ def _take(
         errors.append(f"{item.place}: {path}: {error}")
         return
     if field == "pools":
-        pools[path.split(".")[1]] = value
+        pools[_pool(path)] = value
     elif isinstance(value, Path):
-        values[field] = (cwd / value.expanduser()).absolute()
+        values[field] = (cwd / value).absolute()
     else:
         values[field] = value
 
 
 def _rule(path: str) -> tuple[str, Callable[[object], Any]] | None:
-    parts = path.split(".")
-    if len(parts) == 3 and parts[0] == "pools" and parts[2] == "slots":  # noqa: PLR2004
-        return ("pools", _slots) if _NAME.fullmatch(parts[1]) else None
+    if path.startswith(_POOL_START) and path.endswith(_POOL_END):
+        return ("pools", _slots) if _NAME.fullmatch(_pool(path)) else None
     return _RULES.get(path)
+
+
+def _pool(path: str) -> str:
+    """The pool in `pools.NAME.slots`; a name may hold dots."""
+    return path[len(_POOL_START) : -len(_POOL_END)]
 
 
 def _unknown(path: str) -> str:
@@ -189,7 +206,10 @@ def _leaves(data: dict[str, Any], path: tuple[str, ...]) -> list[tuple[tuple[str
     found: list[tuple[tuple[str, ...], object]] = []
     for key, value in data.items():
         here = (*path, key)
-        known = spell(here) in _RULES
+        spelled = ".".join(here)
+        if value is None and (spelled in _SECTIONS or _rule(spelled) is not None):
+            continue  # all below it is commented out
+        known = spelled in _RULES
         found += _leaves(value, here) if isinstance(value, dict) and not known else [(here, value)]
     return found
 
@@ -214,6 +234,13 @@ def _host_name() -> str:
     return name or "node"
 
 
+def _path(value: object) -> Path:
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise _Wrong(f"{value}: there is no such home folder; give a whole path") from None
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise _Wrong("this must be text")
@@ -227,8 +254,13 @@ def _secret(value: object) -> str:
 
 
 def _url(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith(("postgresql://", "postgres://")):
-        raise _Wrong("this must be a URL such as postgresql://user:password@host:5432/database")
+    """A URL of PostgreSQL; never shown, since it may hold a password."""
+    form = "this must be a URL such as postgresql://user:password@host:5432/database"
+    if not isinstance(value, str) or not re.fullmatch(r"postgres(ql)?://[!-~]*", value):
+        raise _Wrong(form)
+    hosts = urlsplit(value).netloc.rpartition("@")[2]
+    if any(not re.fullmatch(r"(\[[^]]*\]|[^:]*)(:[0-9]{0,5})?", host) for host in hosts.split(",")):
+        raise _Wrong(f"{form}; in a password `@`, `:`, `/` and `%` are written %40, %3A, %2F, %25")
     return value
 
 
@@ -263,11 +295,12 @@ def _slots(value: object) -> int:
 
 def _seconds(least: float, most: float = math.inf) -> Callable[[object], float]:
     def parse(value: object) -> float:
-        if value in (0, "0") and least == 0:
+        if value in (0, "0") and least == 0 and not isinstance(value, bool):
             return 0.0
         seconds = parse_duration(value)
         if not least <= seconds <= most:
-            raise _Wrong(f"this is {seconds:g} s; it must be {least:g} s or more")
+            bounds = f"{least:g} s or more" if most == math.inf else f"{least:g} s to {most:g} s"
+            raise _Wrong(f"this is {seconds:g} s; it must be {bounds}")
         return seconds
 
     return parse
@@ -275,21 +308,21 @@ def _seconds(least: float, most: float = math.inf) -> Callable[[object], float]:
 
 def _actors(value: object) -> tuple[UserActor, ...]:
     if not isinstance(value, list):
-        raise _Wrong("actors are a list of {name, class, args, restart, mailbox}")
-    try:
-        return tuple(
-            msgspec.convert(
-                {("target" if key == "class" else key): item for key, item in entry.items()},
-                UserActor,
-            )
-            for entry in value
-        )
-    except (msgspec.ValidationError, AttributeError) as error:
-        raise _Wrong(f"an actor is {{name, class, args, restart, mailbox}}: {error}") from None
+        raise _Wrong(f"actors are a list of {_ACTOR_FORM}")
+    found: dict[str, UserActor] = {}
+    for number, entry in enumerate(value):
+        try:
+            actor = msgspec.convert(entry, UserActor)
+        except msgspec.ValidationError as error:
+            raise _Wrong(f"actor {number + 1}: {error}; one is {_ACTOR_FORM}") from None
+        if actor.name in found:
+            raise _Wrong(f"actor {number + 1}: the name {actor.name} is taken by another")
+        found[actor.name] = actor
+    return tuple(found.values())
 
 
 _RULES: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
-    "data_dir": ("data_dir", lambda value: Path(_text(value))),
+    "data_dir": ("data_dir", _path),
     "node.name": ("node_name", _name),
     "database.url": ("database_url", _url),
     "database.owner_url": ("database_owner_url", _url),
@@ -299,8 +332,10 @@ _RULES: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
     "api.port": ("api_port", lambda value: _number(value, 0, 65535, "a port")),
     "api.token": ("api_token", _secret),
     "shutdown.grace_s": ("shutdown_grace_s", _seconds(0)),
-    "tasks.cwd": ("tasks_cwd", lambda value: Path(_text(value))),
+    "tasks.cwd": ("tasks_cwd", _path),
     "tasks.kill_grace_s": ("kill_grace_s", _seconds(0.1)),
     "history.keep": ("history_keep_s", _seconds(86400)),
     "actors": ("actors", _actors),
 }
+
+_SECTIONS: Final = frozenset({*(path.split(".")[0] for path in _RULES), "pools"})

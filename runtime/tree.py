@@ -5,15 +5,19 @@
       janitor · waiting           keep the books; let go what waited
       pools (one_for_one)         per pool (one_for_one): worker, dispatcher
       timing (one_for_one)        one elector per group of shards; each keeps its timer
-      actors (one_for_one)        the user's own
+      actors (one_for_one)        the user's own, each under a supervisor of its own
 
 It stops from the bottom up: nobody fires any more, then nobody claims, then what runs may end
 within the shutdown's grace, and the heart beats until all that is done.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
-from typing import Any, Final, cast
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -24,7 +28,7 @@ from actors.janitor import JanitorActor
 from actors.waiting import WaitingActor
 from actors.worker.actor import WorkerActor
 from actors.worker.held import Held
-from protocols.actor import Actor, Mailbox, Props, Restart
+from protocols.actor import Actor, Mailbox, Props
 from protocols.messages import Hint
 from protocols.ports.coordinator import Coordinator
 from protocols.ports.executor import Executor
@@ -66,7 +70,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     make_timer: MakeTimer
     vital: Callable[[], Vital]
     on_pulse: Callable[[Pulse], None]
-    on_dispatch: Callable[[], None]
+    on_dispatch: Callable[[str], None]
+    actors: Sequence[Props]
 
 
 def node_tree(parts: Parts) -> Props:
@@ -106,7 +111,7 @@ def node_tree(parts: Parts) -> Props:
                 name="timing",
                 children=tuple(_elector(number, parts) for number in range(parts.leaderships)),
             ),
-            Props(name="actors", children=tuple(_user(one) for one in settings.actors)),
+            Props(name="actors", children=tuple(parts.actors)),
         ),
     )
 
@@ -144,7 +149,7 @@ def _pool(name: str, parts: Parts) -> Props:
                     pool=name,
                     incarnation=parts.incarnation,
                     worker=f"worker:{name}",
-                    on_look=parts.on_dispatch,
+                    on_look=partial(parts.on_dispatch, name),
                 ),
             ),
         ),
@@ -165,16 +170,54 @@ def _elector(number: int, parts: Parts) -> Props:
     )
 
 
+def user_actors(declared: Iterable[UserActor], *, cwd: Path) -> tuple[Props, ...]:
+    """The actors that settings declare, imported here, since they are meant to run in the node.
+
+    Each has a supervisor, and so a restart budget, of its own. Where that is spent the actor stays
+    ended, which the log tells, and the node's jobs go on. Modules are found as the node finds its
+    own, then in `cwd`.
+
+    Raises:
+        SettingsError: One cannot be imported, is no actor, or does not take its `args`.
+    """
+    if str(cwd) not in sys.path:
+        sys.path.append(str(cwd))
+    found, errors = [], []
+    for actor in declared:
+        try:
+            found.append(_user(actor))
+        except _NoActor as error:
+            errors.append(f"actors: {actor.name}: {actor.target}: {error}")
+    if errors:
+        raise SettingsError(errors)
+    return tuple(found)
+
+
+class _NoActor(Exception):  # noqa: N818 - never leaves this module
+    """What a setting names is not an actor."""
+
+
 def _user(actor: UserActor) -> Props:
-    """An actor that settings declare: imported here, since it is meant to run in the node."""
     module_name, _, class_name = actor.target.partition(":")
     try:
-        found = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError([f"actors: {actor.name}: {actor.target}: {error}"]) from error
+        cls = getattr(import_module(module_name), class_name)
+    except (Exception, SystemExit) as error:
+        raise _NoActor(f"cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(cls, type) or not issubclass(cls, Actor):
+        raise _NoActor("this is not a class derived from protocols.Actor")
+    try:
+        inspect.signature(cls).bind(**actor.args)
+    except TypeError as error:
+        raise _NoActor(f"does not take these args: {error}") from error
     return Props(
         name=actor.name,
-        factory=lambda: cast("Actor", found(**actor.args)),
-        restart=cast("Restart", actor.restart),
-        mailbox=Mailbox(capacity=actor.mailbox),
+        restart="temporary",
+        children=(
+            Props(
+                name=actor.name,
+                factory=partial(cls, **actor.args),
+                restart=actor.restart,
+                mailbox=Mailbox(capacity=actor.mailbox),
+            ),
+        ),
     )

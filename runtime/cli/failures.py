@@ -1,12 +1,12 @@
 """What can go wrong in a command, as one sentence and an exit code."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import click
 
 from protocols.errors import InvalidError, TickwrightError
 from runtime.files.places import InvalidFileError
+from runtime.groups import leaves
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -40,15 +40,6 @@ class Unreachable(Failed):
     """The node or the database cannot be reached."""
 
     exit_code = UNREACHABLE
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors inside groups of errors, in order."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves(inner)
-    else:
-        yield error
 
 
 def told(error: BaseException) -> BaseException:
