@@ -22,6 +22,10 @@ INSERT INTO execution_history (id, created_at, tenant, job_id, job_key, version,
 VALUES (nextval('execution_ids'), $2, 'default', 'j', $1, 1, $2, 'default', 2, 'skipped', 'paused',
     $2)
 """
+_MANY_JOBS = """
+INSERT INTO jobs (tenant, job_id, source, version, shard, created_at, updated_at)
+SELECT 'default', n::text, 's', 1, 0, now(), now() FROM generate_series(1, 500) AS n
+"""
 _BLOCKED = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -197,9 +201,8 @@ async def test_every_statement_uses_indexes_on_an_empty_database_too(house: Post
         finish.finish_statement(lean=False, retries=True),
         finish.GIVE_BACK,
     ]
-    for vacuumed in (False, True):
-        if vacuumed:
-            await house.owner.execute("VACUUM ANALYZE")
+    for before in ("SELECT", "VACUUM ANALYZE", _MANY_JOBS):
+        await house.owner.execute(before)
         async with house.pool.connections.acquire() as session:
             for statement in statements:
                 prepared = await session.prepare(statement)
