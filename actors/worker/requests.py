@@ -66,7 +66,9 @@ async def _do(
             )
         case "emit":
             event = msgspec.json.decode(value, type=_Emit)
-            await store.emit(tenant, event.event, bytes(event.payload), now=now)
+            # By a key, since what had no answer is asked again: one call makes one event.
+            key = f"attempt {request.fencing_token} call {request.number}"
+            await store.emit(tenant, event.event, bytes(event.payload), now=now, key=key)
             hints.send(EventsAppended())
             return True
         case "heartbeat":

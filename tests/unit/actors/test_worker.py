@@ -120,6 +120,19 @@ async def test_what_was_asked_before_a_restart_is_answered_after_it(open_house):
         assert house.held.requests == {}
 
 
+async def test_an_event_whose_answer_was_lost_is_told_once(open_house):
+    async with open_house() as house:
+        await running(house)
+        one = house.executor.started[0]
+        house.line.lose.add("emit")
+        ask = {"id": one.id, "fencing_token": one.fencing_token}
+        value = b'{"event": "go", "payload": {"n": 1}}'
+        house.executor.tell(Request(number=3, kind="emit", value=value, **ask))
+        await house.kit.wait_until(lambda: 3 in house.executor.answers)
+        assert house.line.asked.count("emit") == 2
+        assert [event.name for event in house.books.events if event.kind == "emitted"] == ["go"]
+
+
 async def test_what_was_claimed_and_never_came_is_handed_back(open_house):
     async with open_house() as house:
         await house.trigger(house.job())
