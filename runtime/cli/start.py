@@ -13,6 +13,7 @@ import click
 
 from protocols.views import Applied, JobView, Page
 from runtime.cli.show import about, note, person, say
+from runtime.garbage import collect_seldom
 from runtime.logs import configure_logs
 from runtime.node import Node, open_node
 from runtime.postgres.operations.jobs_view import list_jobs
@@ -60,6 +61,7 @@ def start_command(
         cwd=Path.cwd(),
     )
     configure_logs()
+    collect_seldom()
     return anyio.run(
         _serve,
         settings,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from runtime import Runtime
+from runtime.garbage import collect_seldom
 from runtime.node import Node
 
 NOOP = "async def noop(ctx):\n    pass\n"
@@ -20,7 +21,8 @@ NOOP = "async def noop(ctx):\n    pass\n"
 
 @asynccontextmanager
 async def loaded(slots: int, **options: Any) -> AsyncIterator[Runtime]:
-    """A running node, gone with its folder at the end."""
+    """A running node as `runtime start` makes it, gone with its folder at the end."""
+    collect_seldom()
     folder = Path(tempfile.mkdtemp(prefix="tickwright-load-"))
     folder.chmod(0o755)
     (folder / "loadjobs.py").write_text(NOOP)
