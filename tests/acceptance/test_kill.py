@@ -36,7 +36,7 @@ SEED = int(os.environ.get("TICKWRIGHT_TEST_SEED", "1"))
 SCHEDULED = 170
 """Jobs of every second, so this many a second; what is triggered makes it 200."""
 TRIGGERED_A_SECOND = 30
-TRIGGERED = ("shared", "shared", "shared", "command", "command", "process", "failing")
+TRIGGERED = ("shared", "shared", "once", "command", "command", "process", "failing")
 # In turn. `starting`: killed once more while it starts; `both`: with the guardian, which would
 # otherwise have ended its tasks; `stopped`: it stands still, for longer than its lease perhaps;
 # `ended`: in good order, which loses nothing at all.
@@ -53,6 +53,8 @@ def jobs() -> str:
         "command": {"command": COMMAND.format(work="true")},
         "process": {"python": "work:process"},
         "failing": {"command": "exit 3"},
+        "once": {"python": "work:shared", "guarantee": "at_most_once"},
+        "heir": {"python": "work:shared", "on": {"job": "command", "state": "succeeded"}},
     }
     named = [{"job_id": name, **task, **each} for name, task in tasks.items()]
     every = [
@@ -174,6 +176,17 @@ def interrupt(node: NodeProcess, way: str, rng: random.Random) -> None:
     assert not survivors, f"{way}: what a killed node ran lives on: {survivors}"
 
 
+def followed(books: Books) -> bool:
+    """Whether each success of `command` has one heir; a second one of any is an error."""
+    (row,) = books.rows(
+        "SELECT count(*) FILTER (WHERE job_id = 'command') AS parents, "
+        "count(*) FILTER (WHERE job_id = 'heir') AS heirs "
+        "FROM execution_history WHERE state = 'succeeded'"
+    )
+    assert row["heirs"] <= row["parents"], "a success was told twice"
+    return row["heirs"] == row["parents"]
+
+
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_whatever_is_killed(land: Path):
     (land / "work.py").write_text(TASKS)
@@ -193,8 +206,11 @@ def test_nothing_acknowledged_is_lost_whatever_is_killed(land: Path):
             for n in range(SCHEDULED):
                 api.post(f"/api/v1/jobs/every-{n}/pause", json={}).raise_for_status()
         with Books.of(node.data_dir) as books:
-            wait_until(lambda: books.unfinished() == 0, "the node has drained")
-            told = one_story(land, books, asker.acknowledged, failing="failing")
+            wait_until(
+                lambda: books.unfinished() == 0 and followed(books),
+                "the node has drained, and each success has its heir",
+            )
+            told = one_story(land, books, asker.acknowledged, failing="failing", once="once")
             assert books.gaps() == [], "an instant was left out, or came twice"
         assert len(asker.acknowledged) > 0
         rate = sum(v for k, v in told.items() if k in {"succeeded", "dead"}) / asked_s

@@ -187,7 +187,7 @@ def marked(data_dir: Path, *, but: int | None = None) -> Iterator[psutil.Process
 
 
 def one_story(
-    folder: Path, books: Books, acknowledged: Mapping[str, str], *, failing: str
+    folder: Path, books: Books, acknowledged: Mapping[str, str], *, failing: str, once: str
 ) -> Counter[str]:
     """Hold the lines to the books, and what was acknowledged to both; how often what happened.
 
@@ -195,9 +195,11 @@ def one_story(
         folder: where the tasks wrote.
         books: of a node that has drained.
         acknowledged: of each execution that somebody was promised, its job.
-        failing: the one job that fails by itself, and writes no end.
+        failing: the one job that fails by itself, and writes no line.
+        once: the one job that may run at most once.
     """
     lines, states, attempts = read_lines(folder), books.states(), books.attempts()
+    starts = Counter(line.execution for line in lines if line.word == "start")
     ends = Counter((line.execution, line.token) for line in lines if line.word == "end")
     assert max(ends.values(), default=0) <= 1, "an attempt ran twice"
     for name, job in acknowledged.items():
@@ -205,8 +207,11 @@ def one_story(
     for name, (state, reason, job) in states.items():
         if state == "skipped":
             continue
-        expected = ("dead", "failed") if job == failing else ("succeeded", None)
-        assert (state, reason) == expected, f"{name} of {job} is {state}: {reason}"
+        allowed = {("dead", "failed")} if job == failing else {("succeeded", None)}
+        if job == once:
+            assert starts[name] <= 1, f"{name} of {job} started twice"
+            allowed.add(("dead", "lost"))
+        assert (state, reason) in allowed, f"{name} of {job} is {state}: {reason}"
     ended = {name for name, _ in ends}
     for name, (state, _, job) in states.items():
         assert state != "succeeded" or name in ended, f"{name} of {job} left no line"
