@@ -25,6 +25,7 @@ class Row(msgspec.Struct, kw_only=True):
     priority: int
     state: str
     overlap: str
+    patient: bool = False
     reason: str | None = None
     holds_turn: bool = False
     limit_key: str | None = None

@@ -186,9 +186,7 @@ class Keeping:
             return
         books = self.books
         ahead = len(books.waiting(row.job_key)) + (books.holder(row.job_key) is not None)
-        most = {"skip": 0 if row.origin == 0 else ahead, "queue": QUEUED_MAX}.get(
-            row.overlap, ahead
-        )
+        most = ahead if row.patient else {"skip": 0, "queue": QUEUED_MAX}.get(row.overlap, ahead)
         if verdict == "skip" or ahead > most:
             books.end(row, "skipped", "dependency" if verdict == "skip" else "overlap", now)
         else:
@@ -197,7 +195,7 @@ class Keeping:
                 rivals.append(holder)
             books.edges.pop(row.id, None)
             self._let_go(row, pools)
-            if row.overlap == "cancel_running":
+            if row.overlap == "cancel_running" and not row.patient:
                 displaced: list[Row] = []
                 for rival in rivals:
                     displace(books, rival, displaced, now)

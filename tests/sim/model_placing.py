@@ -154,6 +154,7 @@ def _row(one: Asked, state: str, reason: str | None, now: datetime) -> Row:
         state=state,
         reason=reason,
         overlap=spec.overlap,
+        patient=one.patient,
         limit_key=f"job:{one.job_key}" if limited else None,
         expires_at=later(one.run_at, spec.expires_s),
         at_most_once=spec.guarantee == "at_most_once",
