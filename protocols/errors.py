@@ -63,6 +63,8 @@ class Problem(msgspec.Struct, frozen=True, order=True):
 
     path: tuple[str | int, ...]
     message: str
+    of_key: bool = False
+    """Whether it is the key itself that is wrong, such as an unknown field, not its value."""
 
     @property
     def pointer(self) -> str:

@@ -47,11 +47,6 @@ class Step(msgspec.Struct, frozen=True):
 
     by_s: float
 
-    @property
-    def degraded(self) -> bool:
-        """Whether it is large enough to show as degraded."""
-        return abs(self.by_s) > DEGRADED_STEP_S
-
 
 class DatabaseClock:
     """The Clock port over samples of PostgreSQL's clock."""

@@ -25,6 +25,7 @@ from protocols.ports.executor import Report, Sink
 from protocols.ports.store import NodeInfo, Pulse, Term
 from runtime.clock import DatabaseClock
 from runtime.health import Health
+from runtime.hosts.environment import node_python_path
 from runtime.hosts.executor import HostExecutor
 from runtime.hosts.guardian import Guardian
 from runtime.hosts.python_host import Reserve
@@ -127,7 +128,7 @@ class Life:
         await guardian.wait_up()
         hosts = HostSettings(
             cwd=str(settings.tasks_cwd),
-            python_path=tuple(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))),
+            python_path=node_python_path(),
             url=self._url,
             kill_grace_s=settings.kill_grace_s,
         )

@@ -4,6 +4,7 @@ async with open_node(settings, jobs=[Path("jobs.yaml")]) as node:
     await node.wait_ended()
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -54,6 +55,7 @@ log = structlog.get_logger("tickwright.node")
 
 _FIRST_SAMPLES: Final = 5
 _SAMPLE_S: Final = 1.0
+_SILENT_S: Final = 5.0
 _REJOIN_S: Final = 0.5
 _LEAVE_WITHIN_S: Final = 5.0
 
@@ -124,16 +126,24 @@ class Node:
 
     async def keep_time(self) -> None:
         """Sample the database's clock for ever; an outage is trouble, not an end."""
+        loop = asyncio.get_running_loop()
         while True:
             await anyio.sleep(_SAMPLE_S)
+            # One that hangs refuses nothing, and a statement's own timeout is long.
+            silent = loop.call_later(_SILENT_S, self._away, f"no answer for {_SILENT_S:g} s")
             try:
                 await self._sample()
             except UnavailableError as error:
-                if self.health.trouble("database", str(error)):
-                    log.warning("database away", error=str(error))
+                self._away(str(error))
             else:
                 if self.health.mend("database"):
                     log.info("database back")
+            finally:
+                silent.cancel()
+
+    def _away(self, reason: str) -> None:
+        if self.health.trouble("database", reason):
+            log.warning("database away", error=reason)
 
     async def _sample(self) -> None:
         asked = monotonic_ns()
@@ -209,20 +219,23 @@ class Node:
             incarnation=incarnation,
             leaderships=leaderships,
         )
-        async with life.run():
-            # Whoever cancels us now begins the end: what runs still has its grace.
-            scope.shield = True
-            first, self._life = self._life is None, life
-            if first:
-                task_status.started()
-            async with anyio.create_task_group() as group:
-                group.start_soon(_then_cancel, self._ending, group.cancel_scope)
-                group.start_soon(_then_cancel, life.declared_dead, group.cancel_scope)
-            if life.declared_dead.is_set():
-                log.error("this incarnation was declared dead; beginning anew", was=incarnation)
-                await life.end_work()
-        if not life.declared_dead.is_set():
-            await self._leave(incarnation)
+        try:
+            async with life.run():
+                # Whoever cancels us now begins the end: what runs still has its grace.
+                scope.shield = True
+                first, self._life = self._life is None, life
+                if first:
+                    task_status.started()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_then_cancel, self._ending, group.cancel_scope)
+                    group.start_soon(_then_cancel, life.declared_dead, group.cancel_scope)
+                if life.declared_dead.is_set():
+                    log.error("this incarnation was declared dead; beginning anew", was=incarnation)
+                    await life.end_work()
+        finally:
+            if not life.declared_dead.is_set():
+                with anyio.CancelScope(shield=True):
+                    await self._leave(incarnation)
 
     async def _join(self, info: NodeInfo) -> tuple[int, int] | None:
         """Enter the books: incarnation and number of leaderships; None if the end comes first.

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path as FilePath
 from subprocess import DEVNULL, PIPE
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import msgspec
@@ -15,10 +17,14 @@ from protocols.errors import TickwrightError
 from protocols.jobs import Isolation, JobSpec, PythonTask
 from runtime.files.load import FileSet, Located
 from runtime.files.places import FileProblem, InvalidFileError
+from runtime.hosts.environment import base_environment, node_python_path
 from runtime.hosts.guardian import boot
 
 IMPORT_WITHIN_S: Final = 60.0
-_PASSED_ON: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
+"""For all callables of one look-up together."""
+OUTPUT_BYTES_MAX: Final = 64 * 1024**2
+_ANSWER: Final = tuple[Literal["async", "sync", "error"], str]
+_KINDS: Final[Mapping[str, Isolation]] = {"async": "shared", "sync": "process"}
 
 
 class Callable(msgspec.Struct, frozen=True):
@@ -28,57 +34,74 @@ class Callable(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-async def look_up(
-    targets: Sequence[str], *, cwd: FilePath, python_path: Sequence[str] = ()
-) -> dict[str, Callable]:
+async def look_up(targets: Sequence[str], *, cwd: FilePath) -> dict[str, Callable]:
     """What each of these `package.module:function` is, imported as its job's host would do it.
 
+    A module that ends the process, or never returns, is told by its own target's error.
+
     Raises:
-        TickwrightError: The child could not be started, or was killed.
+        TickwrightError: The child could not be started.
     """
-    wanted = sorted(set(targets))
-    if not wanted:
-        return {}
-    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    env["PYTHONPATH"] = os.pathsep.join((str(cwd), *python_path))
+    found: dict[str, Callable] = {}
+    wanted = deque(sorted(set(targets)))
+    until = anyio.current_time() + IMPORT_WITHIN_S
+    while wanted:
+        answers = await _ask(tuple(wanted), cwd, until)
+        for kind, reason in answers:
+            found[wanted.popleft()] = Callable(_KINDS.get(kind), reason)
+        if not wanted:
+            break
+        if anyio.current_time() < until:
+            found[wanted.popleft()] = Callable(None, "importing it ended the process")
+            continue
+        stuck = wanted.popleft()
+        late = f"importing took longer than {IMPORT_WITHIN_S:g} s"
+        found[stuck] = Callable(None, late)
+        found |= dict.fromkeys(wanted, Callable(None, f"not looked at: {stuck}: {late}"))
+        break
+    return found
+
+
+async def _ask(
+    targets: Sequence[str], cwd: FilePath, until: float
+) -> list[tuple[Literal["async", "sync", "error"], str]]:
+    """The answers of one child: fewer than targets where one of them ended or held it."""
+    env = base_environment()
+    env["PYTHONPATH"] = os.pathsep.join((str(cwd), *node_python_path()))
+    output = bytearray()
     try:
-        output = await _run(json.dumps(wanted).encode(), env, cwd)
-    except TimeoutError:
-        reason = f"importing took longer than {IMPORT_WITHIN_S:g} s"
-        return dict.fromkeys(wanted, Callable(None, reason))
+        with anyio.move_on_at(until):
+            await _run(json.dumps(targets).encode(), env, cwd, output)
     except OSError as error:
         raise TickwrightError(f"no process to import callables in: {error.strerror}") from error
-    try:
-        answers = msgspec.json.decode(output, type=list[tuple[str, str]])
-    except msgspec.DecodeError:
-        return dict.fromkeys(wanted, Callable(None, "importing it ended the process"))
-    kinds: Mapping[str, Isolation] = {"async": "shared", "sync": "process"}
-    return {
-        target: Callable(kinds.get(kind), reason)
-        for target, (kind, reason) in zip(wanted, answers, strict=True)
-    }
+    answers = []
+    for line in bytes(output).split(b"\n")[:-1]:
+        try:
+            answers.append(msgspec.json.decode(line, type=_ANSWER))
+        except msgspec.DecodeError:
+            break
+    return answers[: len(targets)]
 
 
-async def _run(questions: bytes, env: Mapping[str, str], cwd: FilePath) -> bytes:
+async def _run(questions: bytes, env: Mapping[str, str], cwd: FilePath, output: bytearray) -> None:
     command = boot("runtime.files.callables_child")
     process = await anyio.open_process(
         command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, cwd=cwd, start_new_session=True
     )
     try:
-        with anyio.fail_after(IMPORT_WITHIN_S):
-            assert process.stdin is not None
-            assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(anyio.BrokenResourceError):  # it ended before it had read all
             await process.stdin.send(questions)
             await process.stdin.aclose()
-            output = b"".join([chunk async for chunk in process.stdout])
-            await process.wait()
-            return output
+        async for chunk in process.stdout:
+            output += chunk
+            if len(output) > OUTPUT_BYTES_MAX:
+                return
     finally:
         with anyio.CancelScope(shield=True):
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             await process.aclose()
 
 
@@ -91,16 +114,14 @@ def resolved(spec: JobSpec, found: Mapping[str, Callable]) -> JobSpec:
     return msgspec.structs.replace(spec, task=msgspec.structs.replace(task, isolation=isolation))
 
 
-async def resolve_files(
-    files: FileSet, *, cwd: FilePath, python_path: Sequence[str] = ()
-) -> FileSet:
+async def resolve_files(files: FileSet, *, cwd: FilePath) -> FileSet:
     """The same files with every callable looked up.
 
     Raises:
         InvalidFileError: One is missing; each is told with its place.
     """
     targets = [job.spec.task.target for job in files.jobs if isinstance(job.spec.task, PythonTask)]
-    found = await look_up(targets, cwd=cwd, python_path=python_path)
+    found = await look_up(targets, cwd=cwd)
     problems: list[FileProblem] = []
     jobs: list[Located] = []
     for job in files.jobs:

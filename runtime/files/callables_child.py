@@ -1,7 +1,8 @@
 """The child that imports callables, so that nobody's module is ever run in the node or a command.
 
-Reads a JSON list of targets from stdin; writes, to the stdout it was given, a JSON list of
-`["async" | "sync" | "error", reason]`. What the modules print goes to stderr.
+Reads a JSON list of targets from stdin; writes, to the stdout it was given, one line of JSON for
+each as soon as it is known: `["async" | "sync" | "error", reason]`. What the modules print goes to
+stderr.
 """
 
 import importlib
@@ -35,9 +36,10 @@ def main() -> None:
     """Answer on the stdout that was given, with stdout itself out of the modules' reach."""
     answers = os.dup(1)
     os.dup2(2, 1)
-    targets = json.load(sys.stdin)
-    found = [look(target) for target in targets]
-    with os.fdopen(answers, "w") as out:
-        json.dump(found, out)
-        out.flush()
+    targets, us = json.load(sys.stdin), os.getpid()
+    for target in targets:
+        found = look(target)
+        if os.getpid() != us:
+            os._exit(0)  # a module forked, and its child came back here
+        os.write(answers, json.dumps(found).encode() + b"\n")
     os._exit(0)  # whatever the modules left running ends here

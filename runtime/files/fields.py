@@ -1,6 +1,7 @@
 """Takes the fields of a mapping one by one, by a rule each, and tells of every wrong one."""
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -13,6 +14,10 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 TEXT_CHARS_MAX: Final = 100_000
+KEY_CHARS_MAX: Final = 1000
+DEPTH_MAX: Final = 64
+INT_MIN: Final = -(2**63)
+INT_MAX: Final = 2**63 - 1
 JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _ABSENT: Final = object()
@@ -41,9 +46,9 @@ class Fields:
         else:
             self.refuse((), f"{shown(raw)} is not {what}")
 
-    def refuse(self, path: Path, message: str) -> None:
+    def refuse(self, path: Path, message: str, *, of_key: bool = False) -> None:
         """Add a problem at `path` below this mapping."""
-        self.problems.append(Problem((*self.path, *path), message))
+        self.problems.append(Problem((*self.path, *path), message, of_key))
 
     def __contains__(self, name: str) -> bool:
         return self._raw.get(name, _ABSENT) not in (_ABSENT, None)
@@ -81,7 +86,8 @@ class Fields:
                 continue
             near = difflib.get_close_matches(str(key), sorted(self._seen), n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            self.refuse((str(key),), f"there is no field {shown(str(key))}{hint}")
+            message = f"there is no field {shown(str(key))}{hint}"
+            self.refuse((str(key),), message, of_key=True)
 
 
 def text(value: object, *, most: int = TEXT_CHARS_MAX) -> str:
@@ -190,6 +196,39 @@ def list_of(rule: Callable[[Any], T], *, most: int) -> Callable[[object], tuple[
     return read
 
 
+def plain(value: object) -> Any:
+    """What JSON and PostgreSQL can both keep: no NUL, no NaN, no number beyond 64 bits."""
+    return _plain(value, 0)
+
+
+def _plain(value: object, depth: int) -> Any:
+    if depth > DEPTH_MAX:
+        raise Refused(f"this is nested deeper than {DEPTH_MAX} levels")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refused(f"{value} is not a number that JSON knows")
+        if isinstance(value, int) and not INT_MIN <= value <= INT_MAX:
+            raise Refused("this number is beyond 64 bits; give it as text")
+        return value
+    if not isinstance(value, Mapping | list | tuple):
+        raise Refused(f"a {type(value).__name__} cannot be kept as JSON")
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for key, item in items:
+        try:
+            if isinstance(value, Mapping):
+                text(key, most=KEY_CHARS_MAX)
+            _plain(item, depth + 1)
+        except Refused as error:
+            raise Refused(
+                str(error), (key if isinstance(key, int) else str(key), *error.path)
+            ) from None
+    return value
+
+
 def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     """The same list, refused where a thing stands in it twice."""
     for i, value in enumerate(values):
@@ -199,15 +238,16 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def texts(value: object) -> dict[str, str]:
-    """A mapping of names to texts; numbers and booleans are read as they are written in YAML."""
+    """A mapping of names to texts; numbers and booleans are written as YAML reads them."""
     if not isinstance(value, Mapping):
         raise Refused(f"{shown(value)} is not a mapping of names to texts")
     found = {}
     for key, item in value.items():
         spelled = str(item).lower() if isinstance(item, bool) else item
-        spelled = str(spelled) if isinstance(spelled, int | float) else spelled
         try:
-            found[text(key, most=1000)] = text(spelled)
+            if isinstance(spelled, int | float):
+                spelled = str(plain(spelled))
+            found[text(key, most=KEY_CHARS_MAX)] = text(spelled)
         except Refused as error:
             raise Refused(str(error), (str(key),)) from None
     return found

@@ -19,6 +19,7 @@ from runtime.files.fields import (
     job_name,
     list_of,
     name,
+    plain,
     seconds,
     share,
     short,
@@ -29,6 +30,7 @@ from runtime.files.places import Path
 from runtime.files.tasks import read_task
 
 DEPENDENCIES_MAX: Final = 1000
+TRIGGERS_MAX: Final = 100
 _LATER: Final = {
     "rate": "a rate limit",
     "resources": "a resource cost",
@@ -190,7 +192,12 @@ def _triggers(fields: Fields) -> tuple[Trigger, ...]:
     raw = fields.raw("on")
     if raw is None:
         return ()
-    many = isinstance(raw, list)
+    many = isinstance(raw, list | tuple)
+    if many and len(raw) > TRIGGERS_MAX:
+        fields.refuse(
+            ("on",), f"at most {TRIGGERS_MAX} triggers are allowed; here are {len(raw):,}"
+        )
+        return ()
     found = []
     for i, one in enumerate(raw if many else [raw]):
         path = (*fields.path, "on", i) if many else (*fields.path, "on")
@@ -219,4 +226,4 @@ def _trigger(raw: object, path: Path, problems: list[Problem]) -> Trigger | None
 def _filter(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(f"{shown(value)} is not a mapping of dotted paths to values")
-    return value
+    return dict(plain(value))

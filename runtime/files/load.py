@@ -1,7 +1,7 @@
 """Loads job files: every path given, every file whole, every error at once."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -147,10 +147,23 @@ def _read_document(
     jobs = []
     for i, one in enumerate(raw or []):
         path: Path = ("jobs", i)
-        spec = read_job(one, path, problems, tenant=tenant, defaults=defaults, calendars=own)
+        found: list[Problem] = []
+        spec = read_job(one, path, found, tenant=tenant, defaults=defaults, calendars=own)
+        problems += [_at_home(problem, one, defaults) for problem in found]
         if spec is not None:
             jobs.append(Located(spec, document, path))
-    return jobs, [document.locate(problem) for problem in problems]
+    return jobs, [document.locate(problem) for problem in dict.fromkeys(problems)]
+
+
+def _at_home(problem: Problem, job: object, defaults: Mapping[str, Any]) -> Problem:
+    """What is wrong with a default is told where it stands, and so only once for all jobs."""
+    match problem.path:
+        case (_, _, str(field), *_) if (
+            field in defaults and isinstance(job, dict) and field not in job
+        ):
+            return msgspec.structs.replace(problem, path=("defaults", *problem.path[2:]))
+        case _:
+            return problem
 
 
 def _calendars(fields: Fields) -> dict[str, Calendar]:

@@ -51,11 +51,13 @@ class InvalidFileError(TickwrightError):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A file's data, and the place of each value in it (of a key, under its value's path)."""
+    """A file's data, and the place of each value in it and of each key."""
 
     file: str
     data: object
     places: Mapping[Path, Place]
+    keys: Mapping[Path, Place] = {}
+    """Places of keys, by the path of their value."""
 
     def place(self, path: Path) -> Place:
         """The place of the value at `path`, or of the nearest thing above it."""
@@ -65,6 +67,7 @@ class Document(msgspec.Struct, frozen=True):
 
     def locate(self, problem: Problem) -> FileProblem:
         """Say where in this file `problem` is."""
+        place = self.keys.get(problem.path) if problem.of_key else None
         return FileProblem(
-            self.file, self.place(problem.path), spell(problem.path), problem.message
+            self.file, place or self.place(problem.path), spell(problem.path), problem.message
         )

@@ -14,6 +14,7 @@ from runtime.files.fields import (
     filled,
     list_of,
     matching,
+    plain,
     text,
     texts,
     whole,
@@ -80,7 +81,7 @@ def _environment(value: object) -> dict[str, str]:
 
 def _python(fields: Fields) -> PythonTask | None:
     target = fields.take("python", _target, None)
-    args = fields.take("args", list_of(lambda value: value, most=1000), ())
+    args = fields.take("args", list_of(plain, most=1000), ())
     kwargs = fields.take("kwargs", _kwargs, {})
     isolation = fields.take("isolation", _isolation, None)
     if "python" not in fields:
@@ -105,7 +106,7 @@ def _kwargs(value: object) -> dict[str, Any]:
     for key in value:
         if not isinstance(key, str) or not key.isidentifier():
             raise Refused(f"{shown(key)} is not the name of a parameter", (str(key),))
-    return value
+    return dict(plain(value))
 
 
 def _http(fields: Fields) -> HttpTask | None:
@@ -118,7 +119,7 @@ def _http(fields: Fields) -> HttpTask | None:
     url = inner.take("url", _url, None)
     method = inner.take("method", _method, "GET")
     headers = inner.take("headers", _headers, {})
-    body = inner.raw("body")
+    body = inner.take("body", plain, None)
     expect = _expect(inner)
     inner.close()
     if url is None:

@@ -21,6 +21,7 @@ VALUES_MAX: Final = 2_000_000
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NO_NUMBER: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS: Final[dict[str, object]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -89,6 +90,7 @@ class _Builder:
     def __init__(self, file: str) -> None:
         self._file = file
         self._places: dict[Path, Place] = {}
+        self._keys: dict[Path, Place] = {}
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._count = 0
@@ -109,7 +111,7 @@ class _Builder:
                 self._close()
             elif isinstance(event, yaml.AliasEvent):
                 self._alias(event)
-        return Document(self._file, self._data, self._places)
+        return Document(self._file, self._data, self._places, self._keys)
 
     def _events(self, text: str) -> Iterator[yaml.Event]:
         yield from yaml.parse(text, Loader=_LOADER)
@@ -147,7 +149,7 @@ class _Builder:
         if key == "<<" and event.style in (None, ""):
             raise _Wrong(_place(event), "merge keys are not supported; use `defaults:`", frame.path)
         frame.key = key
-        self._places[(*frame.path, key)] = _place(event)
+        self._keys[(*frame.path, key)] = _place(event)
 
     def _plain(self, event: yaml.ScalarEvent, path: Path) -> Any:
         text = event.value
@@ -161,6 +163,10 @@ class _Builder:
                 if value in (float("inf"), float("-inf")):
                     raise _Wrong(_place(event), f"{text} is too large a number", path)
                 return value
+            if _NO_NUMBER.fullmatch(text):
+                raise _Wrong(
+                    _place(event), f"{text} is no number here; quote it if it is text", path
+                )
         return text
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:

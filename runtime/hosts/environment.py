@@ -44,6 +44,12 @@ def base_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return kept
 
 
+def node_python_path(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The folders of the node's own PYTHONPATH: tasks find there what the node would."""
+    source = os.environ if environ is None else environ
+    return tuple(filter(None, source.get("PYTHONPATH", "").split(os.pathsep)))
+
+
 def identity(execution_id: str, token: int) -> dict[str, str]:
     """What names one attempt among all processes of the machine: tokens are never repeated."""
     return {"RUNTIME_EXECUTION_ID": execution_id, "RUNTIME_FENCING_TOKEN": str(token)}

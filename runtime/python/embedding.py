@@ -49,6 +49,8 @@ class Runtime:
         self.settings = settings
         self.tenant = tenant
         self._functions: dict[str, Callable[..., Any]] = {}
+        self._job_of: dict[str, str] = {}
+        """The job of each of these functions."""
         self._node: Node | None = None
         self._stack = AsyncExitStack()
 
@@ -113,7 +115,10 @@ class Runtime:
         trace: TracebackType | None,
     ) -> bool | None:
         self._node = None
-        return await self._stack.__aexit__(kind, error, trace)
+        if error is None or isinstance(error, anyio.get_cancelled_exc_class()):
+            return await self._stack.__aexit__(kind, error, trace)
+        await self._stack.aclose()  # the program's own error goes on as itself, in no group
+        return None
 
     async def apply(self, *things: JobFunction[..., Any] | str | Path) -> Applied:
         """Apply functions and job files, as `runtime apply` does; nothing is pruned.
@@ -156,7 +161,7 @@ class Runtime:
         if missing:
             raise InvalidError(tuple(missing))
         specs = [resolved(spec, found) for spec in specs]
-        self._functions.update({f.target: f.function for f in functions if f.inline})
+        self._take_inline(functions)
         digest = hashlib.sha256(msgspec.json.encode(specs)).digest()
 
         async def work(conn: Connection) -> Applied:
@@ -172,6 +177,23 @@ class Runtime:
             )
 
         return await transact(node.api, self.tenant, work)
+
+    def _take_inline(self, functions: list[JobFunction[..., Any]]) -> None:
+        """Keep the functions that run in this program, each under a name that is one job's.
+
+        Raises:
+            InvalidError: Two jobs' functions have one name, and only the last would ever run.
+        """
+        taken = dict(self._job_of)
+        for i, one in enumerate(functions):
+            if one.inline and taken.setdefault(one.target, one.job_id) != one.job_id:
+                text = (
+                    f"{one.target} is the function of {taken[one.target]} already: give each job's "
+                    "function a name of its own"
+                )
+                raise InvalidError((Problem(("jobs", i, "python"), text),))
+        self._job_of = taken
+        self._functions.update({f.target: f.function for f in functions if f.inline})
 
     async def trigger(
         self,

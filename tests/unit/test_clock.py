@@ -65,19 +65,21 @@ def test_a_step_of_the_database_is_told_and_adopted():
     world.offset_ns -= 3600 * SECOND
     step = clock.adopt(world.sample(there_ns=1000, back_ns=1000))
     assert step is not None
-    assert step.degraded
     assert round(step.by_s) == -3600
     assert abs(world.database_ns - clock.now_ns()) <= 2000
 
 
-def test_a_small_step_warns_and_is_not_degraded():
+def test_a_small_step_is_told_and_one_too_small_is_only_adopted():
     world = World()
     clock = world.clock()
     clock.adopt(world.sample(there_ns=1000, back_ns=1000))
     world.offset_ns += SECOND // 20
     step = clock.adopt(world.sample(there_ns=1000, back_ns=1000))
     assert step is not None
-    assert not step.degraded
+    assert round(step.by_s, 3) == 0.05
+    world.offset_ns -= SECOND // 200
+    assert clock.adopt(world.sample(there_ns=1000, back_ns=1000)) is None
+    assert 0 <= world.database_ns - clock.now_ns() <= 2000
 
 
 def test_the_nodes_wall_clock_changes_nothing_but_the_offset_it_shows():

@@ -136,7 +136,7 @@ jobs:
         ["jobs.yaml:3:5", "jobs[0]"],
         ["jobs.yaml:3:13", "jobs[0].job_id"],
         ["jobs.yaml:4:15", "jobs[0].schedule"],
-        ["jobs.yaml:5:13", "jobs[0].comand"],
+        ["jobs.yaml:5:5", "jobs[0].comand"],
         ["jobs.yaml:6:14", "jobs[0].timeout"],
         ["jobs.yaml:7:62", "jobs[1].schedule"],
     ]

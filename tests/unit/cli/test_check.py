@@ -88,7 +88,7 @@ def test_every_error_is_told_with_its_place(tmp_path: Path):
     assert [line.split(": ")[0] for line in lines] == [
         f"{one}:3:15",
         f"{one}:5:14",
-        f"{two}:4:14",
+        f"{two}:4:5",
         "3 errors",
     ]
     assert "jobs[0].timeout" in lines[1]
