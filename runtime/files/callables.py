@@ -66,12 +66,11 @@ async def _ask(
     targets: Sequence[str], cwd: FilePath, until: float
 ) -> list[tuple[Literal["async", "sync", "error"], str]]:
     """The answers of one child: fewer than targets where one of them ended or held it."""
-    env = base_environment()
-    env["PYTHONPATH"] = os.pathsep.join((str(cwd), *node_python_path()))
+    questions = json.dumps(((str(cwd), *node_python_path()), targets)).encode()
     output = bytearray()
     try:
         with anyio.move_on_at(until):
-            await _run(json.dumps(targets).encode(), env, cwd, output)
+            await _run(questions, cwd, output)
     except OSError as error:
         raise TickwrightError(f"no process to import callables in: {error.strerror}") from error
     answers = []
@@ -83,10 +82,15 @@ async def _ask(
     return answers[: len(targets)]
 
 
-async def _run(questions: bytes, env: Mapping[str, str], cwd: FilePath, output: bytearray) -> None:
-    command = boot("runtime.files.callables_child")
+async def _run(questions: bytes, cwd: FilePath, output: bytearray) -> None:
     process = await anyio.open_process(
-        command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, cwd=cwd, start_new_session=True
+        boot("runtime.files.callables_child"),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=base_environment(),
+        cwd=cwd,
+        start_new_session=True,
     )
     try:
         assert process.stdin is not None

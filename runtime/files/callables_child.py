@@ -1,8 +1,8 @@
 """The child that imports callables, so that nobody's module is ever run in the node or a command.
 
-Reads a JSON list of targets from stdin; writes, to the stdout it was given, one line of JSON for
-each as soon as it is known: `["async" | "sync" | "error", reason]`. What the modules print goes to
-stderr.
+Reads JSON from stdin, `[[folder, ...], [target, ...]]`, looks in these folders first; writes, to
+the stdout it was given, one line of JSON for each target as soon as it is known: `["async" | "sync"
+| "error", reason]`. What the modules print goes to stderr.
 """
 
 import importlib
@@ -36,7 +36,8 @@ def main() -> None:
     """Answer on the stdout that was given, with stdout itself out of the modules' reach."""
     answers = os.dup(1)
     os.dup2(2, 1)
-    targets, us = json.load(sys.stdin), os.getpid()
+    (folders, targets), us = json.load(sys.stdin), os.getpid()
+    sys.path[:0] = folders  # only now: a module of theirs may be named like one that we need
     for target in targets:
         found = look(target)
         if os.getpid() != us:

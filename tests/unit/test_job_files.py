@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.jobs import CommandTask, HttpTask, JobSpec, PythonTask, Retry, Trigger
+from runtime.files.jobs import read_job
 from runtime.files.load import load_files
-from runtime.files.places import InvalidFileError
+from runtime.files.places import Document, InvalidFileError
 
 
 @pytest.fixture
@@ -168,6 +172,9 @@ jobs:
         ("{job_id: x, http: {url: 'ftp://x'}}", "is not a URL"),
         ("{job_id: x, command: ''}", "this is empty"),
         ("5", "is not a job"),
+        ("{job_id: x, python: 'm:f', args: [[99999999999999999999]]}", "args[0][0]: this number"),
+        ("{job_id: x, http: {url: 'http://h', body: {a: 99999999999999999999}}}", "http.body.a:"),
+        (f"{{job_id: x, command: a, on: [{'{event: e}, ' * 101}]}}", "at most 100 triggers"),
     ],
 )
 def test_what_is_wrong_is_refused(write, job, message):
@@ -177,6 +184,81 @@ def test_what_is_wrong_is_refused(write, job, message):
 def test_a_doubled_id_names_the_first(write):
     told = errors(write("jobs:\n  - {job_id: x, command: a}\n  - {job_id: x, command: b}\n"))
     assert told == ['jobs.yaml:3:14: jobs[1].job_id: "x" stands at jobs.yaml:2:14 already']
+
+
+def test_a_wrong_default_is_told_once_and_where_it_stands(write):
+    jobs = "".join(f"  - {{job_id: x{n}, command: a}}\n" for n in range(3))
+    told = errors(write(f"defaults:\n  timeout: soon\n  retires: 3\njobs:\n{jobs}"))
+    assert [line.split(": ")[:2] for line in told] == [
+        ["jobs.yaml:2:12", "defaults.timeout"],
+        ["jobs.yaml:3:3", "defaults.retires"],
+    ]
+
+
+def test_every_default_is_that_of_the_contract(write):
+    job = only(write("jobs: [{job_id: x, command: a}]"))
+    assert job == JobSpec(
+        tenant="default",
+        job_id="x",
+        task=CommandTask(shell="a", success_exit_codes=(0,)),
+        timeout_s=3600.0,
+        retry=Retry(
+            max_retries=0, max_lost=5, backoff="exponential", base_s=2.0, max_s=300.0, jitter=0.1
+        ),
+        priority=2,
+        pool="default",
+        overlap="skip",
+        guarantee="at_least_once",
+        on_dependency_failure="skip",
+        checkpoint="execution",
+        enabled=True,
+    )
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["1h", "@daily", "0 0 * * *", "a", "m:f", "http://h", 10**300, b"x", "\0"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+FIELDS = [
+    *("job_id", "schedule", "timezone", "command", "cwd", "env", "python", "args", "kwargs"),
+    *("isolation", "http", "timeout", "max_retries", "retry", "max_lost", "priority", "pool"),
+    *("overlap", "expires", "success_exit_codes", "concurrency", "rate", "guarantee"),
+    *("dependencies", "on_dependency_failure", "dependency_timeout", "on", "heartbeat"),
+    *("checkpoint", "tags", "description", "owner", "enabled", "unknown"),
+]
+inner = st.dictionaries(
+    st.sampled_from(
+        [
+            *("cron", "every", "at", "start", "end", "jitter", "calendar", "exclude", "dst"),
+            *("misfire", "url", "method", "headers", "body", "expect", "status", "event", "job"),
+            *("state", "filter", "kafka", "limit", "key", "backoff", "base", "max", "retry_on"),
+        ]
+    ),
+    values,
+)
+
+
+@given(
+    values
+    | st.dictionaries(st.sampled_from(FIELDS), values | inner)
+    | st.dictionaries(st.sampled_from(FIELDS), values | inner, max_size=2).map(
+        lambda drawn: {"job_id": "x", "command": "a", **drawn}
+    )
+)
+def test_a_job_is_read_or_refused_whatever_it_is(raw):
+    problems = []
+    spec = read_job(raw, ("jobs", 0), problems, tenant="t", defaults={}, calendars={})
+    assert (spec is None) == bool(problems)
+    assert all(problem.path[:2] == ("jobs", 0) for problem in problems)
+    assert all(str(Document("f", None, {}).locate(problem)) for problem in problems)
+    if spec is not None:
+        assert msgspec.json.decode(msgspec.json.encode(spec), type=JobSpec) == spec
 
 
 def test_dags_are_refused_by_name(write):
