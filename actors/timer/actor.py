@@ -28,6 +28,7 @@ WINDOW_S: Final = 120.0
 _POLL_ROWS: Final = 2000
 _WINDOW_ROWS: Final = 20_000
 _RETRY_S: Final = 0.2
+_REARMED_AT_ONCE: Final = 50
 _LIVE_ROWS: Final = 200
 """Of what is on time at most so many a statement, so that the first of a thousand jobs of one
 second run while the rest is being written."""
@@ -57,6 +58,10 @@ class _Wrote(msgspec.Struct, frozen=True):
     fired: Fired
 
 
+class _Rearm(msgspec.Struct, frozen=True):
+    """There is something fired that is not back in the wheel."""
+
+
 class _Failed(msgspec.Struct, frozen=True):
     what: str
     error: Exception
@@ -83,6 +88,7 @@ class TimerActor(Actor):
         self._on_tick = on_tick
         self._live: deque[Held] = deque()
         self._late: deque[Held] = deque()
+        self._fired: deque[DueSchedule] = deque()
         self._in_hand: set[int] = set()
         self._reading = False
         self._wanted: tuple[float, int] | None = None
@@ -111,6 +117,8 @@ class TimerActor(Actor):
                 self._take_in(message, ctx)
             case _Wrote():
                 self._wrote(message, ctx)
+            case _Rearm():
+                self._rearm(ctx)
             case _Failed(what=what, error=error):
                 self._failed(what, error, ctx)
         if not self._leadership.trusted():
@@ -193,29 +201,30 @@ class TimerActor(Actor):
         if wrote.fired.followers:
             self._hints.send(JobsFinished(tuple(wrote.fired.followers)))
         moved = frozenset(wrote.fired.moved)
-        horizon = ctx.clock.now() + timedelta(seconds=WINDOW_S)
         for held, firing, more in wrote.batch:
-            self._in_hand.discard(firing.job_key)
-            at = firing.next_fire_at
-            if firing.job_key not in moved or at is None or (at > horizon and not more):
-                continue
-            row = DueSchedule(
-                job_key=firing.job_key,
-                version=firing.version,
-                cursor=firing.cursor,
-                next_fire_at=at,
-                anchor=held.due.anchor,
-                catchup_from=firing.catchup_from,
-                catchup_until=firing.catchup_until,
-            )
-            if more:
-                self._in_hand.add(firing.job_key)
+            row = _after(held.due, firing)
+            if firing.job_key not in moved or row is None:
+                self._in_hand.discard(firing.job_key)
+            elif more:
                 self._late.append(Held(row, held.definition))
             else:
-                self._near.hold(row)
+                self._fired.append(row)
+        if self._fired:
+            ctx.self_ref.tell(_Rearm())
         self._on_tick()
         if len(moved) < len(wrote.batch):
             self._read(POLL_S, _POLL_ROWS, ctx)
+
+    def _rearm(self, ctx: Context) -> None:
+        """Put what was fired back into the wheel, a few at a time: starting work comes first."""
+        horizon = ctx.clock.now() + timedelta(seconds=WINDOW_S)
+        for _ in range(min(_REARMED_AT_ONCE, len(self._fired))):
+            row = self._fired.popleft()
+            self._in_hand.discard(row.job_key)
+            if row.next_fire_at is None or row.next_fire_at <= horizon:
+                self._near.hold(row)
+        if self._fired:
+            ctx.self_ref.tell(_Rearm())
 
     def _failed(self, what: str, error: Exception, ctx: Context) -> None:
         """Wait out an absent database; end a term that is over; whatever was in hand is re-read."""
@@ -243,3 +252,18 @@ class TimerActor(Actor):
         wait_s = max(0, expiry - ctx.clock.now_ns()) / 1e9
         self._alarm = ctx.after(wait_s, _Tick())
         self._alarm_ns = expiry
+
+
+def _after(due: DueSchedule, firing: Firing) -> DueSchedule | None:
+    """The schedule's row once this firing is written; None where nothing of it is to come."""
+    if firing.next_fire_at is None:
+        return None
+    return DueSchedule(
+        job_key=firing.job_key,
+        version=firing.version,
+        cursor=firing.cursor,
+        next_fire_at=firing.next_fire_at,
+        anchor=due.anchor,
+        catchup_from=firing.catchup_from,
+        catchup_until=firing.catchup_until,
+    )
