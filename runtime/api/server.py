@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import anyio
@@ -37,7 +37,11 @@ class ApiServer:
         self._app = make_app(node, tail=self._tail, metrics=self._metrics)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop`; started once requests are answered."""
+        """Serve until `stop`; started once requests are answered.
+
+        From then on a cancel does not end it: the loop would keep watching a socket that is closed,
+        and whatever is opened next under its number would never be heard.
+        """
         config = uvicorn.Config(
             self._app,
             http="h11",
@@ -52,13 +56,20 @@ class ApiServer:
             h11_max_incomplete_event_size=HEADER_BYTES_MAX,
             limit_concurrency=CONNECTIONS_MAX,
         )
-        self._server = _Server(config, task_status)
+        scope = anyio.CancelScope()
+
+        def started() -> None:
+            scope.shield = True
+            task_status.started()
+
+        self._server = _Server(config, started)
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._tail.run, name="event tail")
-                group.start_soon(self._metrics.measure, name="loop lag")
-                await self._server.serve(sockets=[self._listening])
-                group.cancel_scope.cancel()
+            with scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._tail.run, name="event tail")
+                    group.start_soon(self._metrics.measure, name="loop lag")
+                    await self._server.serve(sockets=[self._listening])
+                    group.cancel_scope.cancel()
         finally:
             self._listening.close()
             self._ended.set()
@@ -79,9 +90,9 @@ class ApiServer:
 class _Server(uvicorn.Server):
     """Without signal handlers of its own: the node has them."""
 
-    def __init__(self, config: uvicorn.Config, task_status: TaskStatus[None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
-        self._task_status = task_status
+        self._on_started = on_started
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -89,4 +100,4 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._task_status.started()
+        self._on_started()
