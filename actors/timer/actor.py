@@ -203,14 +203,19 @@ class TimerActor(Actor):
         moved = frozenset(wrote.fired.moved)
         for held, firing, more in wrote.batch:
             row = _after(held.due, firing)
-            if firing.job_key not in moved or row is None:
+            if firing.job_key not in moved:
+                self._near.refused(firing.job_key)
+                self._in_hand.discard(firing.job_key)
+                continue
+            self._near.moved(firing.job_key)
+            if row is None:
                 self._in_hand.discard(firing.job_key)
             elif more:
                 self._late.append(Held(row, held.definition))
             else:
                 self._fired.append(row)
         if self._fired:
-            ctx.self_ref.tell(_Rearm())
+            ctx.after(0.0, _Rearm())
         self._on_tick()
         if len(moved) < len(wrote.batch):
             self._read(POLL_S, _POLL_ROWS, ctx)
@@ -224,7 +229,7 @@ class TimerActor(Actor):
             if row.next_fire_at is None or row.next_fire_at <= horizon:
                 self._near.hold(row)
         if self._fired:
-            ctx.self_ref.tell(_Rearm())
+            ctx.after(0.0, _Rearm())
 
     def _failed(self, what: str, error: Exception, ctx: Context) -> None:
         """Wait out an absent database; end a term that is over; whatever was in hand is re-read."""

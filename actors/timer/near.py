@@ -6,6 +6,7 @@ that the instant itself costs one statement and no arithmetic.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -16,7 +17,10 @@ from protocols.instants import to_epoch_ns
 from protocols.jobs import JobSpec
 from protocols.ports.store import DueInstant, DueSchedule, Firing
 
-_DEFINITIONS_KEPT = 20_000
+_DEFINITIONS_KEPT: Final = 20_000
+AHEAD_NS: Final = 1_500_000_000
+"""How long before its instant an execution may be inserted where overlap is allowed: time alone
+makes it ready, so that a busy second finds its work in the table when the clock strikes."""
 
 Key = tuple[int, int]
 """A job's key and the version of its definition."""
@@ -86,6 +90,13 @@ class Held:
             instants=(DueInstant(scheduled_for=at, run_at=compiled.run_at(at)),),
         )
 
+    @property
+    def ahead(self) -> bool:
+        """Whether its next execution may be inserted before the instant: nothing that happens
+        until then, short of a change that withdraws it, could decide otherwise."""
+        spec = self.definition.spec
+        return self.on_time is not None and spec.overlap == "allow" and not spec.dependencies
+
     def plan(self, now: datetime, budget: int) -> tuple[Firing, bool]:
         """Decide what fell due by `now`; whether more is left to decide after that."""
         due, on_time = self.due, self.on_time
@@ -129,6 +140,7 @@ class NearFuture:
         self._on_broken = on_broken
         self._wheel = TimingWheel(now_ns)
         self._held: dict[int, Held] = {}
+        self._punctual: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -156,8 +168,18 @@ class NearFuture:
             return
         at = row.next_fire_at
         when_ns = self._wheel.now_ns if at is None else to_epoch_ns(at)
+        if held.ahead and row.job_key not in self._punctual:
+            when_ns -= AHEAD_NS
         held.timer = self._wheel.insert(when_ns, row.job_key)
         self._held[row.job_key] = held
+
+    def moved(self, job_key: int) -> None:
+        """A firing of this job was applied."""
+        self._punctual.discard(job_key)
+
+    def refused(self, job_key: int) -> None:
+        """A firing of this job was not: its next one waits for the instant itself."""
+        self._punctual.add(job_key)
 
     def drop(self, job_key: int) -> None:
         """Forget a job."""

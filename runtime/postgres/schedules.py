@@ -50,7 +50,8 @@ ORDER BY k.ord
 
 # The filter on `term` is asked before any schedule row is touched: whoever raises the epoch waits
 # for that lock, and whoever raised it first leaves `term` empty. The rows are locked in the order
-# given, which is that of their keys, as apply does (schedules_pkey, driven by the arrays).
+# given, which is that of their keys, as apply does (schedules_pkey, driven by the arrays). What is
+# paused is not decided ahead of its instant: by then it may have been resumed.
 _FIRE: Final = """
 WITH term AS MATERIALIZED (
     SELECT paused FROM leaderships WHERE number = $2 AND epoch = $3 FOR SHARE
@@ -63,6 +64,7 @@ WITH term AS MATERIALIZED (
             catchup_from, catchup_until, number)
     WHERE (SELECT true FROM term) AND s.job_key = f.job_key AND s.version = f.version
         AND s.cursor = f.seen_cursor AND s.catchup_from IS NOT DISTINCT FROM f.seen_catchup
+        AND NOT (f.cursor > $1 AND (s.paused OR (SELECT t.paused FROM term t)))
     RETURNING f.number, s.job_key, s.paused OR (SELECT t.paused FROM term t) AS paused
 ), asked AS MATERIALIZED (
     SELECT i.ord, nextval('execution_ids') AS id, 0::bigint AS origin, i.job_key, i.version,

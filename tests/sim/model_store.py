@@ -115,6 +115,8 @@ class ModelStore(Keeping, Tasks):
             job = books.jobs[firing.job_key]
             if not self.as_seen(job, firing):
                 continue
+            if firing.cursor > now and (paused or job.paused):
+                continue
             moved.append(job.key)
             job.cursor, job.next_fire_at = firing.cursor, firing.next_fire_at
             job.catchup_from, job.catchup_until = firing.catchup_from, firing.catchup_until

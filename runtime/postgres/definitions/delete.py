@@ -11,6 +11,7 @@ from runtime.postgres.definitions.write import forget_links
 from runtime.postgres.moves import guard, into_history
 from runtime.postgres.operations.events import logged
 from runtime.postgres.operations.session import Connection
+from runtime.postgres.operations.withdraw import withdraw
 
 # Whoever triggers a job or takes it up again holds its row FOR KEY SHARE: what that made is
 # cancelled below; one that comes after finds no job. Index: jobs_pkey.
@@ -60,6 +61,7 @@ async def delete_jobs(conn: Connection, keys: Sequence[int], *, now: datetime) -
     """Delete these jobs; a job of the same name that comes later is another job."""
     for part in chunks(keys):
         await conn.execute(_LOCK, part)
+        await withdraw(conn, part, now=now)
         await conn.execute(_UNSCHEDULE, part)
         await conn.execute(_END, part, now)
         await conn.execute(_CANCEL, part, now)

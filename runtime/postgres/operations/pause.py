@@ -21,6 +21,7 @@ _SCHEDULE: Final = "UPDATE schedules SET paused = $2 WHERE job_key = $1"
 _HOUSE: Final = "UPDATE house SET paused = $1, paused_reason = $2"
 # A fire holds its leadership's row, so it commits before this or sees it.
 _LEADERSHIPS: Final = "UPDATE leaderships SET paused = $1"
+_WITHDRAW_ALL: Final = "SELECT withdraw_all($1)"
 
 
 async def pause_job(
@@ -73,6 +74,7 @@ async def pause_house(
     """
     await conn.execute(_HOUSE, True, reason)
     await conn.execute(_LEADERSHIPS, True)
+    await conn.execute(_WITHDRAW_ALL, now)
     detail = {} if reason is None else {"reason": reason}
     await record(
         conn, tenant=tenant, who=who, action="pause --all", target="house", detail=detail, now=now

@@ -36,3 +36,28 @@ END $$;
 -- Nodes make and drop days, by the owner's functions.
 REVOKE ALL ON FUNCTION make_day(text, date), drop_day(text, date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION make_day(text, date), drop_day(text, date) TO tickwright_node;
+
+-- A pause of the whole house takes back what every tenant has in the table for instants to come;
+-- see runtime/postgres/operations/withdraw.py for one job's. Whoever pauses has locked the
+-- leaderships, so no fire is under way.
+CREATE FUNCTION withdraw_all(instant timestamptz) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = public AS $$
+    WITH ahead AS MATERIALIZED (
+        SELECT id FROM executions
+        WHERE origin = 0 AND scheduled_for > instant
+            AND state IN ('scheduled', 'blocked') AND attempt = 0 AND run = 1
+        ORDER BY id
+        FOR UPDATE
+    ), gone AS (
+        DELETE FROM executions WHERE id IN (SELECT id FROM ahead) RETURNING job_key, scheduled_for
+    ), earliest AS (
+        SELECT job_key, min(scheduled_for) AS scheduled_for FROM gone GROUP BY job_key
+    )
+    UPDATE schedules s
+    SET cursor = least(s.cursor, instant),
+        next_fire_at = least(s.next_fire_at, e.scheduled_for)
+    FROM earliest e
+    WHERE s.job_key = e.job_key
+$$;
+REVOKE ALL ON FUNCTION withdraw_all(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION withdraw_all(timestamptz) TO tickwright_api;

@@ -195,7 +195,10 @@ async def test_paused_instants_are_recorded_not_run(house: StoreHarness, where: 
     key = await house.make_job(spec, paused=where == "job")
     if where == "house":
         await house.pause(house=True, leadership=True)
-    fired = await house.fire(await house.lead(), spec, key, at(1))
+    lead = await house.lead()
+    ahead = await house.fire(lead, spec, key, at(1))
+    assert (list(ahead.moved), await house.executions_of(key)) == ([], []), "not before its instant"
+    fired = await house.fire(lead, spec, key, at(1), now=at(1))
     assert (list(fired.moved), list(fired.pools)) == ([key], [])
     assert told(await house.executions_of(key)) == [("skipped", "paused", False)]
     assert (await house.schedule_of(key))[0] == at(1)

@@ -141,6 +141,16 @@ async def test_a_pause_keeps_the_job_and_withdraws_what_was_inserted_ahead(world
     assert (await world.schedule("a"))["paused"] is False
 
 
+async def test_a_deletion_leaves_no_trace_of_instants_that_never_came(world):
+    await world.apply(job("a", every(60), overlap="allow"))
+    await hot(world, "a", 60)
+    await hot(world, "a", 120)
+    await world.do(delete_job, job_id="a", now=at(61), **WHO)
+    rows = await world.rows("SELECT scheduled_for, state, reason FROM execution_history")
+    assert rows == [{"scheduled_for": at(60), "state": "cancelled", "reason": "deleted"}]
+    assert await world.rows("SELECT id FROM executions") == []
+
+
 async def test_a_new_version_of_a_paused_job_stays_paused(world):
     await world.apply(job("a"))
     await world.do(pause_job, job_id="a", reason=None, now=at(1), **WHO)
@@ -231,3 +241,17 @@ async def test_a_new_zone_database_moves_next_fires_and_nothing_else(world):
     assert await world.schedule("zoned") == before
     assert (await world.schedule("utc"))["next_fire_at"] == wrong
     assert await recompute_for_tzdata(world.node, "2025.2") == 0
+
+
+async def test_a_paused_house_has_nothing_in_the_table_for_instants_to_come(world):
+    for tenant in ("default", "other"):
+        world.tenant = tenant
+        await world.apply(job("a", every(60), overlap="allow", tenant=tenant))
+        await hot(world, "a", 60)
+        await hot(world, "a", 120)
+    await world.node.fetch("UPDATE schedules SET cursor = $1, next_fire_at = $2", at(120), at(180))
+    await world.do(pause_house, reason="copy", now=at(61), **WHO)
+    rows = await world.rows("SELECT tenant, scheduled_for FROM executions ORDER BY tenant")
+    assert [tuple(row.values()) for row in rows] == [("default", at(60)), ("other", at(60))]
+    rows = await world.rows("SELECT cursor, next_fire_at FROM schedules")
+    assert rows == [{"cursor": at(61), "next_fire_at": at(120)}] * 2

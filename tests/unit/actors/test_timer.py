@@ -62,11 +62,37 @@ def rows(house):
 
 async def test_instants_fire_on_time_and_wake_their_pool(open_house):
     async with open_house() as house:
+        house.job(schedule=every(10.0), overlap="skip")
+        await start(house)
+        await house.kit.advance(25.0)
+        assert rows(house) == [(10.0, "scheduled", 10.0), (20.0, "skipped", 20.0)]
+        assert house.hints.count(Ready("default")) == 1
+
+
+async def test_where_overlap_is_allowed_work_is_in_the_table_when_the_clock_strikes(open_house):
+    async with open_house() as house:
         house.job(schedule=every(10.0))
         await start(house)
-        await house.kit.advance(35.0)
-        assert rows(house) == [(n, "scheduled", n) for n in (10.0, 20.0, 30.0)]
-        assert house.hints.count(Ready("default")) == 3
+        await house.kit.advance(30.0)
+        assert rows(house) == [(n, "scheduled", n - 1.5) for n in (10.0, 20.0, 30.0)]
+        assert all(row.run_at == row.scheduled_for for row in house.books.hot.values())
+
+
+async def test_what_is_paused_is_decided_at_its_instant_and_not_before(open_house):
+    async with open_house() as house:
+        job = house.job(schedule=every(10.0))
+        await start(house)
+        await house.kit.advance(5.0)
+        job.paused = True
+        await house.kit.advance(9.0)
+        assert rows(house) == [(10.0, "skipped", 10.0)]
+        await house.kit.advance(5.5)
+        job.paused = False
+        await house.kit.advance(1.0)
+        assert [(due, state) for due, state, _ in rows(house)] == [
+            (10.0, "skipped"),
+            (20.0, "scheduled"),
+        ]
 
 
 async def test_what_an_outage_made_late_runs_once_it_is_over(open_house):
@@ -115,7 +141,7 @@ async def test_it_ends_where_its_term_is_over(open_house):
 
 async def test_it_writes_nothing_once_it_is_not_trusted(open_house):
     async with open_house() as house:
-        house.job(schedule=every(10.0))
+        house.job(schedule=every(10.0), overlap="skip")
         trust = Trust()
         timer = await start(house, trust)
         await house.kit.advance(9.5)
@@ -147,7 +173,7 @@ async def test_a_schedule_that_changes_is_read_at_a_hint(open_house):
     async with open_house() as house:
         timer = await start(house)
         await house.kit.advance(0.5)
-        house.job(schedule=every(1.0))
+        house.job(schedule=every(1.0), overlap="skip")
         timer.tell(SchedulesChanged())
         await house.kit.advance(1.2)
         assert [(due, made) for due, _, made in rows(house)] == [(1.0, 1.0)]
