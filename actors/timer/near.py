@@ -92,8 +92,10 @@ class Held:
 
     @property
     def ahead(self) -> bool:
-        """Whether its next execution may be inserted before the instant: nothing that happens
-        until then, short of a change that withdraws it, could decide otherwise."""
+        """Whether its next execution may be inserted before the instant.
+
+        Nothing that happens until then, short of a change that withdraws it, decides otherwise.
+        """
         spec = self.definition.spec
         return self.on_time is not None and spec.overlap == "allow" and not spec.dependencies
 

@@ -122,7 +122,8 @@ _TAKE: Final = """, taken AS (
     WHERE e.ctid = ANY (ARRAY(SELECT at FROM picked))
     RETURNING e.id, (date_part('epoch', e.created_at) * 1e6)::bigint AS created_us, e.tenant,
         e.job_id, e.job_key, e.version, e.priority,
-        (date_part('epoch', e.scheduled_for) * 1e6)::bigint AS scheduled_us, e.attempt, e.failures, e.losses, e.fencing_token, e.input, e.limit_key
+        (date_part('epoch', e.scheduled_for) * 1e6)::bigint AS scheduled_us, e.attempt,
+        e.failures, e.losses, e.fencing_token, e.input, e.limit_key
 )"""
 
 _HELD: Final = """, held AS (

@@ -23,9 +23,7 @@ NOOP = "async def noop(ctx):\n    pass\n"
 async def loaded(slots: int, **options: Any) -> AsyncIterator[Runtime]:
     """A running node as `runtime start` makes it, gone with its folder at the end."""
     collect_seldom()
-    folder = Path(tempfile.mkdtemp(prefix="tickwright-load-"))
-    folder.chmod(0o755)
-    (folder / "loadjobs.py").write_text(NOOP)
+    folder = _folder()
     try:
         async with Runtime.embedded(
             folder / "data", tasks__cwd=folder, pools__default__slots=slots, **options
@@ -33,6 +31,13 @@ async def loaded(slots: int, **options: Any) -> AsyncIterator[Runtime]:
             yield rt
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="tickwright-load-"))
+    folder.chmod(0o755)
+    (folder / "loadjobs.py").write_text(NOOP)
+    return folder
 
 
 def progress() -> Progress:

@@ -66,10 +66,8 @@ def cron_instants(expression: str, start: datetime, end: datetime) -> list[datet
     at = start.replace(second=0, microsecond=0) + timedelta(minutes=1)
     while at <= end:
         by_day, by_weekday = at.day in days, (at.weekday() + 1) % 7 in weekdays
-        if "*" in (day, weekday):
-            matches = by_day and by_weekday
-        else:
-            matches = by_day or by_weekday
+        either = by_day or by_weekday
+        matches = by_day and by_weekday if "*" in (day, weekday) else either
         if matches and at.minute in minutes and at.hour in hours and at.month in months:
             found.append(at)
         at += timedelta(minutes=1)
@@ -96,6 +94,14 @@ def expected(schedule: str) -> list[datetime]:
         step = timedelta(seconds=seconds(schedule.split()[1]))
         return [START + step * n for n in range(DAY // step + 1)]
     return cron_instants(schedule, START, end)
+
+
+def convert() -> bytes:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "import-periodics", PERIODICS],
+        capture_output=True,
+        check=True,
+    ).stdout
 
 
 # --- the world --------------------------------------------------------------------------------
@@ -161,11 +167,7 @@ async def test_a_day_of_real_periodic_jobs_fires_each_instant_once(
     # The polls are the net under the hints and the wheel; a rare poll makes the day a short one.
     for module in (timer_module, dispatcher_module, worker_module, waiting_module):
         monkeypatch.setattr(module, "POLL_S", 600.0)
-    converted = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "import-periodics", PERIODICS],
-        capture_output=True,
-        check=True,
-    ).stdout
+    converted = convert()
     path = tmp_path / "periodics.yaml"
     path.write_bytes(converted)
     jobs = yaml.safe_load(converted)["jobs"]
