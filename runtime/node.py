@@ -308,7 +308,8 @@ async def open_node(
                 server = ApiServer(node, listening)
                 try:
                     group.start_soon(node.keep_time, name="clock")
-                    await group.start(node.live, functions or {}, actors, name="node")
+                    given = {} if functions is None else functions  # which may be filled later
+                    await group.start(node.live, given, actors, name="node")
                     listen(listening)
                     await group.start(server.run, name="api")
                     yield node
