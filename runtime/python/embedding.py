@@ -9,7 +9,7 @@ async with Runtime.embedded() as rt:
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,7 @@ class Runtime:
         self._job_of: dict[str, str] = {}
         """The job of each of these functions."""
         self._node: Node | None = None
-        self._stack = AsyncExitStack()
+        self._opened: AbstractAsyncContextManager[Node] | None = None
 
     @classmethod
     def embedded(
@@ -104,8 +104,8 @@ class Runtime:
     async def __aenter__(self) -> Self:
         if not structlog.is_configured():
             configure_logs()  # structlog's own default would print to the program's stdout
-        opened = open_node(self.settings, functions=self._functions)
-        self._node = await self._stack.enter_async_context(opened)
+        self._opened = open_node(self.settings, functions=self._functions)
+        self._node = await self._opened.__aenter__()
         return self
 
     async def __aexit__(
@@ -114,10 +114,12 @@ class Runtime:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
+        assert self._opened is not None
         self._node = None
         if error is None or isinstance(error, anyio.get_cancelled_exc_class()):
-            return await self._stack.__aexit__(kind, error, trace)
-        await self._stack.aclose()  # the program's own error goes on as itself, in no group
+            return await self._opened.__aexit__(kind, error, trace)
+        # The program's own error goes on as itself, in no group.
+        await self._opened.__aexit__(None, None, None)
         return None
 
     async def apply(self, *things: JobFunction[..., Any] | str | Path) -> Applied:
