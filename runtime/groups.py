@@ -28,3 +28,9 @@ def ungrouped() -> Iterator[None]:
             if isinstance(error, TickwrightError):
                 raise error from group
         raise
+    except BaseException as error:
+        # A task group that an AsyncExitStack leaves raises what it was given again, and the stack
+        # then makes that its own context: the next stack that walks the chain never ends.
+        if error.__context__ is error:
+            error.__context__ = None
+        raise

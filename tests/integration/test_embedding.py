@@ -1,5 +1,7 @@
 """`Runtime.embedded`: a node inside a program, left in every way, and refused in one sentence."""
 
+from contextlib import AsyncExitStack
+
 import anyio
 import pytest
 
@@ -45,7 +47,9 @@ async def test_what_is_left_by_an_error_or_a_cancel_can_be_opened_again(land):
     with pytest.raises(LookupError, match="the program's own"):
         await fail()
     with anyio.CancelScope() as scope:
-        async with Runtime.embedded(land / "a") as runtime:
+        # A stack around it walks the chain of errors, which must have an end.
+        async with AsyncExitStack() as stack:
+            runtime = await stack.enter_async_context(Runtime.embedded(land / "a"))
             assert (await runtime.apply(add)).unchanged == ("add",)
             scope.cancel()
             await anyio.sleep_forever()
