@@ -143,9 +143,19 @@ class ActorSystem:
 
     # For whoever runs the system.
 
-    def spawn(self, props: Props | Callable[[], Actor], *, name: str | None = None) -> LocalRef:
-        """Start an actor under the topmost supervisor; errors as in `Context.spawn`."""
-        return self.root.get_family().spawn(props, name)
+    def spawn(
+        self,
+        props: Props | Callable[[], Actor],
+        *,
+        name: str | None = None,
+        under: Ref | None = None,
+    ) -> LocalRef:
+        """Start an actor under a living supervisor, by default the topmost one.
+
+        Errors as in `Context.spawn`.
+        """
+        parent = self.root if under is None else local(under)
+        return parent.get_family().spawn(props, name)
 
     async def stop_actor(self, ref: Ref) -> None:
         """Stop one actor for good and return when it has ended."""

@@ -243,8 +243,18 @@ class Runtime:
     def spawn(
         self, actor: Props | Callable[[], Actor] | type[Actor], *, name: str | None = None
     ) -> Ref:
-        """Start an actor of one's own, supervised like every actor of ours."""
-        return self.node.system.spawn(actor, name=name)
+        """Start an actor of one's own, with a supervisor and a restart budget of its own.
+
+        Once that budget is spent the actor stays ended, and the node goes on.
+        """
+        system = self.node.system
+        props = actor if isinstance(actor, Props) else Props(factory=actor)
+        supervisor = system.spawn(
+            Props(restart="temporary"),
+            name=name or props.name or None,
+            under=system.lookup("/actors"),
+        )
+        return system.spawn(props, name=name, under=supervisor)
 
     async def subscribe(self, *, from_start: bool = False) -> AsyncIterator[LoggedEvent]:
         """What happens from now on, or has since the log begins, in order and without a gap.

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
+from protocols import Actor
 from protocols.errors import InvalidError
 from runtime import Runtime, job
 from runtime.database import DatabaseError
@@ -75,3 +76,24 @@ async def test_a_wrong_option_is_told_and_starts_nothing(land):
     assert "actors: a: nowhere:A: cannot be imported: ModuleNotFoundError" in first
     assert "not a class derived from protocols.Actor" in second
     assert not (land / "a").exists()
+
+
+class Fragile(Actor):
+    async def receive(self, message, ctx):
+        if message == "break":
+            raise ValueError(message)
+        return message
+
+
+@pytest.mark.asyncio
+async def test_an_actor_that_spends_its_restarts_ends_alone(land):
+    async with Runtime.embedded(land / "a") as runtime:
+        fragile, sound = runtime.spawn(Fragile, name="fragile"), runtime.spawn(Fragile)
+        assert fragile.path == "/actors/fragile/fragile"
+        with anyio.fail_after(60):
+            while fragile.alive:
+                fragile.tell("break")
+                await anyio.sleep(0.01)
+        assert await sound.ask("still here", deadline=5.0) == "still here"
+        again = runtime.spawn(Fragile, name="fragile")
+        assert await again.ask("anew", deadline=5.0) == "anew"
