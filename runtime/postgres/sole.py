@@ -20,6 +20,13 @@ _KEY: Final = 0x7469636B77726768
 _WAIT_S: Final = 10.0
 _LOOK_S: Final = 1.0
 _ANSWER_S: Final = 30.0
+_SAID: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # an idle session that was terminated, until its end is read
+)
 _HOLDER: Final = """
 SELECT name, host, pid, incarnation FROM nodes
 WHERE state IN ('up', 'draining') ORDER BY last_beat_at DESC LIMIT 1
@@ -92,7 +99,7 @@ class SoleNode:
                 log.info("holding the database again")
             except (DatabaseRefusedError, UnavailableError) as error:
                 log.warning("the lock on the database cannot be taken again yet", error=str(error))
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _SAID as error:
                 if session is not None:
                     session.terminate()
                 if unavailable(error) is None:
