@@ -1,4 +1,4 @@
-"""Applies job files that were sent: one transaction for each tenant they speak for."""
+"""Applies job files that were sent: all tenants they speak for in one transaction."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -49,8 +49,8 @@ async def apply(asked: Given) -> Response[Applied]:
         del conn
         raise _NewKeyError
 
-    # Each tenant's part is a transaction of its own, and doing it twice changes nothing more; so
-    # the key is looked for before, and kept after.
+    # The apply is a transaction of its own, and doing it twice changes nothing more; so the key is
+    # looked for before, and kept after.
     if asked.key is not None:
         try:
             return told(Applied, await asked.once("apply", body, unknown))
