@@ -35,7 +35,8 @@ from protocols.ports.executor import Executor
 from protocols.ports.hints import Hints
 from protocols.ports.store import Pulse
 from runtime.postgres.store import PostgresStore
-from runtime.settings import Settings, SettingsError, UserActor
+from runtime.setting_rules import UserActor
+from runtime.settings import Settings, SettingsError
 
 _STOP_SLACK_S: Final = 10.0
 

@@ -35,8 +35,8 @@ def written(folder: Path, name: str, text: str) -> Path:
         (["--node", "a b"], {}, 2, "node.name: a name is"),
         ([], {"RUNTIME_LEASE__TTLS": "5"}, 2, "environment RUNTIME_LEASE__TTLS: there is no such"),
         ([], {"RUNTIME_SHUTDOWN__GRACE_S": "soon"}, 2, "shutdown.grace_s"),
-        ([], {"RUNTIME_ETCD__ENDPOINTS": "http://e:1"}, 2, "not built yet"),
-        ([], {"RUNTIME_KAFKA__BOOTSTRAP_SERVERS": "k:1"}, 2, "not built yet"),
+        ([], {"RUNTIME_ETCD__ENDPOINTS": "http://e:1"}, 2, "a cluster needs database.url"),
+        ([], {"RUNTIME_KAFKA__BOOTSTRAP_SERVERS": "k:1"}, 2, "a cluster needs database.url"),
         (["--config", "nowhere.yaml"], {}, 2, "nowhere.yaml: cannot be read"),
         (["--jobs", "nowhere.yaml"], {}, 1, "nowhere.yaml:1:1: cannot be read"),
         (

@@ -3,7 +3,8 @@
 import pytest
 
 from runtime.hosts.environment import TASK_VARIABLES
-from runtime.settings import _RULES, SettingsError, load_settings
+from runtime.setting_rules import RULES
+from runtime.settings import SettingsError, load_settings
 
 GIVEN = {
     "data_dir": ("data", "data_dir"),
@@ -19,6 +20,46 @@ GIVEN = {
     "tasks.cwd": ("/", "tasks_cwd"),
     "tasks.kill_grace_s": ("2s", "kill_grace_s"),
     "history.keep": ("2d", "history_keep_s"),
+    "cluster.name": ("c1", "cluster_name"),
+    "etcd.endpoints": ("e1:2379, e2:2379", "etcd_endpoints"),
+    "etcd.user": ("u", "etcd_user"),
+    "etcd.password": ("p", "etcd_password"),
+    "etcd.ca": ("ca.pem", "etcd_ca"),
+    "etcd.cert": ("cert.pem", "etcd_cert"),
+    "etcd.key": ("key.pem", "etcd_key"),
+    "kafka.bootstrap_servers": ("k1:9092,k2:9092", "kafka_bootstrap_servers"),
+    "kafka.tls": ("true", "kafka_tls"),
+    "kafka.ca": ("ca.pem", "kafka_ca"),
+    "kafka.cert": ("cert.pem", "kafka_cert"),
+    "kafka.key": ("key.pem", "kafka_key"),
+    "kafka.sasl_mechanism": ("PLAIN", "kafka_sasl_mechanism"),
+    "kafka.user": ("u", "kafka_user"),
+    "kafka.password": ("p", "kafka_password"),
+    "kafka.replication_factor": ("3", "kafka_replication_factor"),
+    "kafka.inbox_retention": ("1h", "kafka_inbox_retention_s"),
+    "kafka.events_retention": ("1d", "kafka_events_retention_s"),
+    "kafka.format": ("msgpack", "kafka_format"),
+}
+CLUSTER = {
+    "RUNTIME_DATABASE__URL": "postgresql://h/d",
+    "RUNTIME_ETCD__ENDPOINTS": "h:2379",
+    "RUNTIME_KAFKA__BOOTSTRAP_SERVERS": "h:9092",
+}
+TOGETHER = {
+    "RUNTIME_ETCD__USER": "u",
+    "RUNTIME_ETCD__PASSWORD": "p",
+    "RUNTIME_ETCD__CERT": "c",
+    "RUNTIME_ETCD__KEY": "k",
+    "RUNTIME_KAFKA__CERT": "c",
+    "RUNTIME_KAFKA__KEY": "k",
+    "RUNTIME_KAFKA__USER": "u",
+    "RUNTIME_KAFKA__PASSWORD": "p",
+    "RUNTIME_KAFKA__SASL_MECHANISM": "SCRAM-SHA-512",
+}
+"""Settings that are given together, or that need others beside them."""
+ANY_TEXT = {path for path in GIVEN if path.rpartition(".")[2] in {"user", "password"}}
+ANY_PATH = {"data_dir", "tasks.cwd"} | {
+    path for path in GIVEN if path.rpartition(".")[2] in {"ca", "cert", "key"}
 }
 
 
@@ -39,21 +80,22 @@ def wrong(tmp_path, **given) -> list[str]:
 
 
 def test_every_setting_is_tried_here():
-    assert set(GIVEN) | {"actors"} == set(_RULES)
+    assert set(GIVEN) | {"actors"} == set(RULES)
 
 
 @pytest.mark.parametrize("path", GIVEN)
 def test_every_setting_has_an_environment_name(path, tmp_path):
     text, field = GIVEN[path]
     name = "RUNTIME_" + path.replace(".", "__").upper()
-    loaded = getattr(load(tmp_path, environment={name: text}), field)
+    beside = {**CLUSTER, **TOGETHER} if path.startswith(("etcd.", "kafka.")) else {}
+    loaded = getattr(load(tmp_path, environment={**beside, name: text}), field)
     assert loaded != getattr(load(tmp_path), field)
     for bad in ("", "\0", "[1]", "nan"):
-        if (path, bad) in {("data_dir", "[1]"), ("tasks.cwd", "[1]")} or (
-            bad == "nan" and path in {"data_dir", "tasks.cwd", "node.name"}
+        if (bad == "[1]" and path in ANY_PATH | ANY_TEXT) or (
+            bad == "nan" and path in ANY_PATH | ANY_TEXT | {"node.name", "cluster.name"}
         ):
             continue  # a strange name, and a name all the same
-        (line,) = wrong(tmp_path, environment={name: bad})
+        (line,) = wrong(tmp_path, environment={**beside, name: bad})
         assert line.startswith(f"environment {name}: {path}: ")
 
 
@@ -83,7 +125,53 @@ def test_variables_of_commands_and_tasks_are_no_settings_and_others_are_errors(t
     )
     lines = wrong(tmp_path, environment={"RUNTIME_API__PROT": "1", "RUNTIME_KAFKA__X": "1"})
     assert 'did you mean "api.port"?' in lines[0]
-    assert "not built yet" in lines[1]
+    assert "there is no such setting" in lines[1]
+
+
+@pytest.mark.parametrize("missing", CLUSTER)
+def test_a_cluster_needs_its_database_etcd_and_kafka(missing, tmp_path):
+    assert load(tmp_path, environment=CLUSTER).clustered
+    rest = {name: text for name, text in CLUSTER.items() if name != missing}
+    path = missing.removeprefix("RUNTIME_").lower().replace("__", ".")
+    (line,) = wrong(tmp_path, environment=rest)
+    assert line.endswith(f"a cluster needs {path} as well")
+
+
+@pytest.mark.parametrize("missing", TOGETHER)
+def test_halves_of_a_key_and_of_a_login_need_each_other(missing, tmp_path):
+    rest = {name: text for name, text in TOGETHER.items() if name != missing}
+    lines = wrong(tmp_path, environment={**CLUSTER, **rest})
+    path = missing.removeprefix("RUNTIME_").lower().replace("__", ".")
+    assert any(line.endswith("is missing") and path in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("RUNTIME_ETCD__ENDPOINTS", "ftp://h:1"),
+        ("RUNTIME_ETCD__ENDPOINTS", "http://h:1,https://h:2"),
+        ("RUNTIME_ETCD__ENDPOINTS", "http://u:p@h:1"),
+        ("RUNTIME_ETCD__ENDPOINTS", "h"),
+        ("RUNTIME_KAFKA__BOOTSTRAP_SERVERS", "h:0"),
+        ("RUNTIME_KAFKA__BOOTSTRAP_SERVERS", "h:65536"),
+        ("RUNTIME_KAFKA__BOOTSTRAP_SERVERS", "h:1,,h:2"),
+        ("RUNTIME_KAFKA__TLS", "maybe"),
+        ("RUNTIME_KAFKA__FORMAT", "xml"),
+    ],
+)
+def test_what_no_server_could_be_reached_by_is_refused(name, text, tmp_path):
+    (line,) = wrong(tmp_path, environment={**CLUSTER, name: text})
+    assert line.startswith(f"environment {name}: ")
+
+
+def test_addresses_are_a_list_in_a_file_and_are_spelled_out(tmp_path):
+    text = (
+        "database: {url: postgresql://h/d}\netcd: {endpoints: [h:1, 'http://[::1]:2']}\n"
+        "kafka: {bootstrap_servers: [h:1, h:1]}\n"
+    )
+    settings = load(tmp_path, text=text)
+    assert settings.etcd_endpoints == ("http://h:1", "http://[::1]:2")
+    assert settings.kafka_bootstrap_servers == ("h:1",)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +185,7 @@ def test_variables_of_commands_and_tasks_are_no_settings_and_others_are_errors(t
         (b"a: \xff", "node.yaml:1:1: this is not UTF-8 text"),
         ("pools: {'a b': {slots: 1}}", "node.yaml:1:24: pools.a b.slots: there is no such"),
         ("database: {url: 'mysql://x'}", "node.yaml:1:17: database.url: this must be a URL"),
-        ("etcd: {endpoints: x}", "node.yaml:1:19: etcd.endpoints: etcd (a cluster of nodes)"),
+        ("etcd: {endpoints: x}", "node.yaml:1:19: etcd.endpoints: 'x' is not an address"),
         ("actors: {}", "node.yaml:1:9: actors: actors are a list of {name, class"),
     ],
 )
