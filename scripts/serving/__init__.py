@@ -1,0 +1,1 @@
+"""Real servers on loopback, started, ended and hurt by name; what `scripts/services` runs."""

@@ -1,0 +1,151 @@
+"""Apache Kafka on loopback: real brokers in KRaft mode, each of them a controller as well."""
+
+import hashlib
+import signal
+import socket
+import struct
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from shutil import rmtree
+
+from scripts.serving import jars
+from scripts.serving.processes import finish, launch
+from scripts.serving.teams import LOOPBACK, Member, Team
+
+# A clean end hands leadership over; where all end at once there is nobody to take it.
+STEPS = ((signal.SIGTERM, 10.0),)
+JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_ANSWER_S = 2.0
+_METADATA = 3
+_METADATA_VERSION = 4
+
+
+class Kafka:
+    """What is particular to Kafka."""
+
+    kind = "kafka"
+    setting = "RUNTIME_KAFKA__BOOTSTRAP_SERVERS"
+    steps = STEPS
+
+    def __init__(self) -> None:
+        self._java: list[str] = []
+        self.version = ""
+
+    def locate(self) -> None:
+        """Find Java and the jars, which are fetched where they are missing.
+
+        Raises:
+            ServiceError: They cannot be had; the message has the line that gets them.
+        """
+        java = jars.java()
+        folder, self.version = jars.libs()
+        quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+        self._java = [str(java), *JVM, quiet, "-cp", f"{folder}/*"]
+
+    def advice(self) -> str | None:
+        """Nothing is known against this version."""
+        return None
+
+    def home(self, folder: Path) -> Path:
+        """The folder that its command line names."""
+        return folder
+
+    def start(self, folder: Path, team: Team, member: Member) -> None:
+        """Start a broker, on a formatted folder."""
+        self._format(folder, team, member)
+        file = _configure(folder, team, member, data=folder / "data")
+        launch([*self._java, "kafka.Kafka", str(file)], log=folder / "log")
+
+    def _format(self, folder: Path, team: Team, member: Member) -> None:
+        """Make a formatted folder that gets its name when it is whole."""
+        if (folder / "data").is_dir():
+            return
+        making = folder / "data.making"
+        rmtree(making, ignore_errors=True)
+        file = _configure(folder, team, member, data=making)
+        # All of a team derive the same cluster id, 16 bytes in base64 as Kafka wants it.
+        cluster = urlsafe_b64encode(hashlib.sha256(team.token.encode()).digest()[:16]).decode()
+        command = [
+            *(*self._java, "kafka.tools.StorageTool", "format"),
+            *("--cluster-id", cluster.rstrip("="), "--config", str(file)),
+        ]
+        finish(command, log=folder / "log", what="formatting Kafka's folder", env=None)
+        making.rename(folder / "data")
+
+    def answers(self, folder: Path, team: Team, member: Member) -> bool:
+        """Ask this broker for the cluster's metadata, and find the broker itself among them."""
+        try:
+            return member.number in alive_brokers(member.port)
+        except (OSError, struct.error, IndexError):
+            return False
+
+    def complete(self, folder: Path, team: Team) -> None:
+        """Nothing is left to do once all answer."""
+
+    def export(self, folder: Path, team: Team) -> str:
+        """What the setting is to be."""
+        return team.addresses()
+
+
+def _configure(folder: Path, team: Team, member: Member, *, data: Path) -> Path:
+    count = len(team.members)
+    copies = min(3, count)
+    voters = ",".join(f"{one.number}@{one.peer_address}" for one in team.members)
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": member.number,
+        "controller.quorum.voters": voters,
+        "listeners": f"PLAINTEXT://{member.address},CONTROLLER://{member.peer_address}",
+        "advertised.listeners": f"PLAINTEXT://{member.address}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": data,
+        "default.replication.factor": copies,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "share.coordinator.state.topic.replication.factor": copies,
+        # What was acknowledged by all is on two of three: one may go.
+        "min.insync.replicas": min(2, copies),
+        "transaction.state.log.min.isr": min(2, copies),
+        "share.coordinator.state.topic.min.isr": min(2, copies),
+        # Internal topics have 50 partitions elsewhere; here they are made at first use, in no time.
+        "num.partitions": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.num.partitions": 4,
+        "group.initial.rebalance.delay.ms": 0,
+        # A topic is made by who owns it: one that a typing error made would hide the error.
+        "auto.create.topics.enable": "false",
+        # A killed broker is noticed in 3 s, and may come back as soon.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+    }
+    file = folder / ("server.properties" if data.name == "data" else "format.properties")
+    file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return file
+
+
+def alive_brokers(port: int) -> set[int]:
+    """Ask a broker which brokers are alive, in Kafka's own protocol (Metadata, version 4).
+
+    Raises:
+        OSError: It does not answer.
+        struct.error: The answer is cut short.
+    """
+    client = b"tickwright"
+    header = struct.pack(">hhih", _METADATA, _METADATA_VERSION, 1, len(client)) + client
+    question = header + struct.pack(">ib", 0, 0)  # of no topic, and none is to be made
+    with socket.create_connection((LOOPBACK, port), timeout=_ANSWER_S) as talk:
+        talk.sendall(struct.pack(">i", len(question)) + question)
+        with talk.makefile("rb") as reading:
+            (size,) = struct.unpack(">i", reading.read(4))
+            answer = reading.read(size)
+    _correlation, _throttle_ms, count = struct.unpack_from(">iii", answer)
+    place, found = 12, set()
+    for _ in range(count):
+        number, host_size = struct.unpack_from(">ih", answer, place)
+        place += 6 + host_size + 4
+        (rack_size,) = struct.unpack_from(">h", answer, place)
+        place += 2 + max(0, rack_size)
+        found.add(number)
+    return found
