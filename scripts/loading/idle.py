@@ -36,7 +36,7 @@ FROM made
 _SOON = """
 UPDATE schedules SET next_fire_at = $1::timestamptz + (job_key % 50) * interval '1 second',
     cursor = $1::timestamptz - interval '1 day'
-WHERE job_key IN (SELECT job_key FROM schedules ORDER BY job_key LIMIT $2)
+WHERE job_key = ANY(ARRAY(SELECT job_key FROM schedules ORDER BY job_key LIMIT $2))
 """
 
 
