@@ -43,12 +43,19 @@ WHERE h.tenant = $1 AND h.id = n.id AND h.scheduled_for = n.scheduled_for
 
 # Index: execution_history_dead.
 _DEAD: Final = """
-SELECT id FROM execution_history
-WHERE tenant = $1 AND state = 'dead' AND discarded_at IS NULL AND finished_at <= $2
-    AND ($3::bigint[] IS NULL OR id = ANY($3)) AND ($4::bigint[] IS NULL OR job_key = ANY($4))
-ORDER BY id
+SELECT h.id FROM execution_history h
+WHERE h.tenant = $1 AND h.state = 'dead' AND h.discarded_at IS NULL AND h.finished_at <= $2
+    AND ($3::bigint[] IS NULL OR h.id = ANY($3))
+    AND ($4::bigint[] IS NULL OR h.job_key = ANY($4)) {of_which}
+ORDER BY h.id
 LIMIT $5
 """
+_ANY_DEAD: Final = _DEAD.format(of_which="")
+# Of a job that is gone nothing can run again: a chunk of those would end the asking for more.
+# Index: jobs_pkey.
+_DEAD_OF_LIVING: Final = _DEAD.format(
+    of_which="AND EXISTS (SELECT FROM jobs j WHERE j.job_key = h.job_key AND j.deleted_at IS NULL)"
+)
 _DISCARD: Final = """
 UPDATE execution_history SET discarded_at = $3
 WHERE tenant = $1 AND id = ANY($2::bigint[]) AND state = 'dead' AND discarded_at IS NULL
@@ -154,7 +161,7 @@ async def replay_dead_letters(
     Raises:
         NotFoundError: there never was such a job.
     """
-    found = await _dead(conn, tenant, asked_at, ids, job_id)
+    found = await _dead(conn, _DEAD_OF_LIVING, tenant, asked_at, ids, job_id)
     again = await _reopen(conn, found, tenant=tenant, now=now)
     names = tuple(entered.execution_id for entered in again)
     await _tell(conn, "replay", names, tenant=tenant, who=who, job_id=job_id, now=now)
@@ -174,7 +181,7 @@ async def discard_dead_letters(
     job_id: str | None = None,
 ) -> Discarded:
     """Put dead letters away: they stay in history and leave the list. As `replay_dead_letters`."""
-    found = await _dead(conn, tenant, asked_at, ids, job_id)
+    found = await _dead(conn, _ANY_DEAD, tenant, asked_at, ids, job_id)
     rows = await conn.fetch(_DISCARD, tenant, found, now)
     names = tuple(row["execution_id"] for row in rows)
     await _tell(conn, "discard", names, tenant=tenant, who=who, job_id=job_id, now=now)
@@ -183,13 +190,14 @@ async def discard_dead_letters(
 
 async def _dead(
     conn: Connection,
+    statement: str,
     tenant: str,
     asked_at: datetime,
     ids: Sequence[int] | None,
     job_id: str | None,
 ) -> list[int]:
     keys = None if job_id is None else await keys_ever(conn, tenant, job_id)
-    rows = await conn.fetch(_DEAD, tenant, asked_at, ids, keys, AT_ONCE)
+    rows = await conn.fetch(statement, tenant, asked_at, ids, keys, AT_ONCE)
     return [row["id"] for row in rows]
 
 

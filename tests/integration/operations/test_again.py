@@ -141,6 +141,25 @@ async def test_a_replay_of_many_comes_in_chunks_and_to_an_end(world, monkeypatch
     assert [tuple(row.values()) for row in rows] == [("blocked", 6), ("scheduled", 1)]
 
 
+async def test_dead_letters_of_deleted_jobs_keep_nobody_from_a_replay(world, monkeypatch):
+    from runtime.postgres.operations import reopen
+
+    monkeypatch.setattr(reopen, "AT_ONCE", 2)
+    await world.apply(job("gone"), job("a"))
+    of_gone = [await over(world, "gone", n, "dead") for n in range(3)]
+    mine = [await over(world, "a", n, "dead") for n in range(3)]
+    await world.apply(job("a"), prune=True)
+    replayed = []
+    more = True
+    while more:
+        done = await world.do(replay_dead_letters, asked_at=at(60), now=at(60), **WHO)
+        replayed += done.execution_ids
+        more = done.more
+    assert sorted(replayed) == sorted(mine)
+    away = await world.do(discard_dead_letters, asked_at=at(60), now=at(60), **WHO)
+    assert set(away.execution_ids) <= set(of_gone)
+
+
 async def _fired(world, job_id, cursor):
     """The timer has come so far."""
     await world.node.fetch("UPDATE schedules SET cursor = $1", cursor)
