@@ -73,6 +73,7 @@ WITH able AS MATERIALIZED (
     FOR KEY SHARE
 )"""
 
+# What has expired is the janitor's, who may come to it a moment later than a claim does.
 _PLAIN: Final = """
     SELECT e.at
     FROM able
@@ -80,7 +81,8 @@ _PLAIN: Final = """
     CROSS JOIN LATERAL (
         SELECT x.ctid AS at FROM executions x
         WHERE x.pool = $1 AND x.{claimable} AND x.limit_key IS NULL AND x.tenant = b.tenant
-            AND x.priority = b.priority AND x.run_at <= $3 AND x.needs <= $4{unrefused}
+            AND x.priority = b.priority AND x.run_at <= $3 AND x.needs <= $4
+            AND (x.expires_at <= $3) IS NOT TRUE{unrefused}
         ORDER BY x.run_at, x.id
         LIMIT b.most
         FOR UPDATE SKIP LOCKED
@@ -105,7 +107,7 @@ _LIMITED: Final = """
             SELECT x.ctid AS at, x.run_at, x.id FROM executions x
             WHERE x.pool = $1 AND x.{claimable} AND x.limit_key = b.limit_key
                 AND x.tenant = b.tenant AND x.priority = b.priority AND x.run_at <= $3
-                AND x.needs <= $4{unrefused}
+                AND x.needs <= $4 AND (x.expires_at <= $3) IS NOT TRUE{unrefused}
             ORDER BY x.run_at, x.id
             LIMIT greatest(0, least(b.most, l.room))
             FOR UPDATE SKIP LOCKED

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from protocols.ports.store import Finish, Finished, GiveBack
-from runtime.postgres.moves import guard
+from runtime.postgres.moves import guard, into_history, logged
 from runtime.postgres.pool import Pool
 
 _FINISHABLE: Final = f"state IN {guard('succeeded')}"
@@ -154,20 +154,41 @@ SELECT ARRAY(SELECT id FROM settled) AS accepted,
     ) AS followers
 """
 
+# What somebody asked to cancel meanwhile ends here, rather than start once more. No caller's clock
+# comes with what is handed back, so that end is told by the database's own.
 GIVE_BACK: Final = f"""
 WITH given AS MATERIALIZED (
     SELECT d.id, d.reason, e.*
     FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS d(id, token, reason)
     CROSS JOIN LATERAL (
-        SELECT x.ctid AS at, x.tenant, x.limit_key FROM executions x
+        SELECT x.ctid AS at, x.cancel_requested FROM executions x
         WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{_FINISHABLE}
         FOR UPDATE
     ) AS e
-), settled AS (
+), again AS (
     UPDATE executions e SET state = 'scheduled', reason = d.reason, attempt = e.attempt - 1,
         fencing_token = NULL, incarnation = NULL, started_at = NULL
-    FROM given d WHERE e.ctid = d.at
-    RETURNING d.*
+    FROM given d WHERE e.ctid = d.at AND NOT d.cancel_requested
+    RETURNING e.id, e.tenant, e.limit_key
+), gone AS (
+    DELETE FROM executions e USING given d WHERE e.ctid = d.at AND d.cancel_requested
+    RETURNING e.*
+), filed AS (
+    {
+    into_history(
+        "(SELECT id, created_at, tenant, job_id, job_key, version, needs, origin, "
+        "scheduled_for, run, pool, priority, attempt - 1 AS attempt, failures, losses, "
+        "NULL::bigint AS fencing_token, NULL::bigint AS incarnation, "
+        "NULL::timestamptz AS started_at, input FROM gone) AS unstarted",
+        state="'cancelled'",
+        reason="NULL",
+        finished_at="clock_timestamp()",
+    )
+}
+), told AS (
+    {logged("gone", kind="'cancelled'", at="clock_timestamp()", states="'cancelled'")}
+), settled AS (
+    SELECT * FROM again UNION ALL SELECT id, tenant, limit_key FROM gone
 ){_FREED}
 SELECT id FROM settled
 """

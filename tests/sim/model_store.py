@@ -173,7 +173,9 @@ class ModelStore(Keeping, Tasks):
         ready = [
             row
             for row in self._claimable(pool, level)
-            if row.run_at <= now and (row.job_key, row.version) not in refused
+            if row.run_at <= now
+            and (row.job_key, row.version) not in refused
+            and (row.expires_at is None or row.expires_at > now)
         ]
         ready.sort(key=lambda row: (row.run_at, row.id))
         lanes: dict[tuple, list[Row]] = {}
@@ -220,10 +222,14 @@ class ModelStore(Keeping, Tasks):
         for one in given:
             row = self.books.hot.get(one.id)
             if self.in_force(row, incarnation, one.fencing_token):
+                row.attempt -= 1
+                if row.cancel_requested:
+                    self.books.end(row, "cancelled", None, self.clock())
+                    self.books.tell("cancelled", [(row, "cancelled")])
+                    continue
                 expires_at = row.expires_at
                 self.books.again(row, row.run_at, one.reason)
                 row.expires_at = expires_at
-                row.attempt -= 1
 
     async def finish(self, incarnation: int, finishes: Sequence[Finish]) -> Finished:
         done: list[tuple[Row, str]] = []

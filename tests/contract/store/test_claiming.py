@@ -210,3 +210,38 @@ async def test_a_handed_back_claim_leaves_no_trace(house: StoreHarness):
     (again,) = await house.claim(key=f"job:{key}")
     assert again.attempt == 1
     assert again.fencing_token > claimed.fencing_token
+
+
+async def test_what_was_asked_to_cancel_ends_where_it_is_handed_back(house: StoreHarness):
+    from protocols.ports.store import GiveBack
+
+    key = await house.make_job(spec_of("j", concurrency_limit=1))
+    await enqueue(house, "j", 2)
+    (claimed,) = await house.claim(key=f"job:{key}")
+    await house.request_cancel(claimed.id)
+    await house.store.give_back(house.node, [GiveBack(claimed.id, claimed.fencing_token)])
+
+    first, second = await house.executions_of(key)
+    assert (first.state, first.reason, first.attempt) == ("cancelled", None, 0)
+    assert first.finished_at is not None
+    assert second.state == "blocked"
+    assert await house.holders_of(key) == []
+    assert (await house.events())[-1] == ("cancelled", [claimed.id], ["cancelled"])
+    await house.store.settle(None, now=at(1))
+    assert [c.id for c in await house.claim(key=f"job:{key}", now=at(1))] == [second.id]
+
+
+async def test_what_has_expired_is_not_started(house: StoreHarness):
+    free = await house.make_job(spec_of("free", overlap="allow", expires_s=5.0))
+    held = await house.make_job(spec_of("held", concurrency_limit=1, expires_s=5.0))
+    other = await house.make_job(spec_of("other", overlap="allow"))
+    for job_id in ("free", "held", "other"):
+        await house.trigger(job_id)
+    assert [c.job_id for c in await house.claim(now=at(5))] == ["other"]
+    assert await house.claim(now=at(5), key=f"job:{held}") == []
+    assert await house.holders_of(held) == []
+    assert await house.store.expire(now=at(5), limit=10) == 2
+    for key in (free, held):
+        (row,) = await house.executions_of(key)
+        assert (row.state, row.reason) == ("skipped", "expired")
+    assert [row.state for row in await house.executions_of(other)] == ["running"]
