@@ -1,7 +1,8 @@
 """ElectorActor: campaigns for a group of shards and keeps a TimerActor for each term it wins.
 
 Winning is not enough to fire: the epoch is taken from the store first, once a term. A timer that
-is fenced, while the leadership is still ours, gets a new term with a newer epoch.
+is fenced, while the leadership is still ours, gets a new term with a newer epoch. A leadership that
+is lost, or another node's to have, is resigned once its timer has ended, never before.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,11 @@ class _Retake(msgspec.Struct, frozen=True):
 
 
 class _Lost(msgspec.Struct, frozen=True):
-    """The leadership has passed on."""
+    """The leadership is over, or is to pass on."""
+
+
+class _Resigned(msgspec.Struct, frozen=True):
+    """It is nobody's now."""
 
 
 class _Failed(msgspec.Struct, frozen=True):
@@ -61,16 +66,16 @@ class ElectorActor(Actor):
         self._leadership: Leadership | None = None
         self._timer: Ref | None = None
         self._taking = False
+        self._leaving = False
 
     async def on_start(self, ctx: Context) -> None:
         """Stand for election."""
         self._campaign(ctx)
 
     async def receive(self, message: Any, ctx: Context) -> None:
-        """Follow the leadership: won, its epoch taken, its timer ended, lost."""
+        """Follow the leadership: won, its epoch taken, its timer ended, lost, resigned."""
         match message:
             case _Won(leadership=leadership):
-                self._leadership = leadership
                 ctx.pipe(leadership.lost(), on_done=lambda _: _Lost())
                 self._take(ctx)
             case _Took(term=term):
@@ -81,12 +86,18 @@ class ElectorActor(Actor):
             case Terminated():
                 self._timer = None
                 self._leads.pop(self._number, None)
-                if self._leadership is not None:
+                if self._leaving:
+                    self._resign(ctx)
+                else:
                     self._take(ctx)
             case _Lost():
-                self._leadership = None
+                self._leaving = True
                 if self._timer is not None:
                     ctx.stop(self._timer)
+                else:
+                    self._resign(ctx)
+            case _Resigned():
+                self._leadership, self._leaving = None, False
                 self._campaign(ctx)
             case _Failed(error=error):
                 self._taking = False
@@ -95,18 +106,28 @@ class ElectorActor(Actor):
                 ctx.after(_RETRY_S, _Retake())
 
     async def on_stop(self, ctx: Context) -> None:
-        """Resign, so that a rolling restart has no gap."""
+        """Resign, so that a rolling restart has no gap; the timer has ended by now."""
         del ctx
         self._leads.pop(self._number, None)
         if self._leadership is not None:
             await self._leadership.resign()
 
     def _campaign(self, ctx: Context) -> None:
-        ctx.pipe(self._coordinator.campaign(self._number), on_done=_Won)
+        ctx.pipe(self._stand, on_done=_Won)
+
+    async def _stand(self) -> Leadership:
+        """Know of a victory before its message comes: who is stopped between them resigns it."""
+        self._leadership = await self._coordinator.campaign(self._number)
+        return self._leadership
+
+    def _resign(self, ctx: Context) -> None:
+        leadership = self._leadership
+        assert leadership is not None, "only what was won is lost"
+        ctx.pipe(leadership.resign, on_done=lambda _: _Resigned())
 
     def _take(self, ctx: Context) -> None:
         leadership = self._leadership
-        if leadership is None or self._timer is not None or self._taking:
+        if leadership is None or self._timer is not None or self._taking or self._leaving:
             return
         if not leadership.trusted():
             ctx.after(_RETRY_S, _Retake())
@@ -120,7 +141,7 @@ class ElectorActor(Actor):
 
     def _begin(self, term: Term, ctx: Context) -> None:
         leadership = self._leadership
-        if leadership is None or self._timer is not None:
+        if leadership is None or self._timer is not None or self._leaving:
             return
         self._leads[self._number] = term.epoch
         self._timer = ctx.spawn(
