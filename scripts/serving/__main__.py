@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ VERBS = ("restart", "kill", "pause", "resume")
 
 
 def main() -> int:
+    # As Ctrl-C does: what prepares a server ends with us, and what was half made goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = parser().parse_args()
     try:
         return run(options)
@@ -49,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="and remove its data")
     status = verbs.add_parser("status", parents=[place], help="which server is how")
     status.add_argument("--json", action="store_true", help="for programs")
+    verbs.add_parser("promote", parents=[place], help="make the PostgreSQL standby the primary")
     for verb in VERBS:
         verbs.add_parser(verb, parents=[place]).add_argument("name", metavar="NAME")
     return outer
@@ -69,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         held.down(purge=options.purge)
     elif options.verb == "status":
         show(held.status(), as_json=options.json)
+    elif options.verb == "promote":
+        print(f"services: {held.promote()} is the primary", file=sys.stderr)
     else:
         began_s = time.monotonic()
         getattr(held, options.verb)(options.name)

@@ -8,35 +8,29 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 
+from scripts.serving.kinds import Kind, Seat
 from scripts.serving.processes import ServiceError, launch
-from scripts.serving.teams import Member, Team
 
 GET = "apt-get install etcd-server"
-STEPS = ((signal.SIGTERM, 15.0),)
 _ANSWER_S = 2.0
 
 
-class Etcd:
+class Etcd(Kind):
     """What is particular to etcd."""
 
-    kind = "etcd"
     setting = "RUNTIME_ETCD__ENDPOINTS"
-    steps = STEPS
+    steps = ((signal.SIGTERM, 15.0),)
 
     def __init__(self) -> None:
         self._program = ""
-        self.version = ""
 
     def locate(self) -> None:
-        """Find the program and its version.
-
-        Raises:
-            ServiceError: There is none; the message has the line that gets it.
-        """
+        """Find the program, and say so where it is one that loses data."""
         program = shutil.which("etcd") or _of_the_wheel()
         if program is None:
             raise ServiceError(f"no etcd here; this gets one: {GET}")
@@ -46,26 +40,19 @@ class Etcd:
             raise ServiceError(f"{program} does not run: {said.stderr.strip()[-200:]}")
         self._program = program
         self.version = found[1]
+        if not bears_kills(self.version):
+            self.advice = (
+                f"etcd {self.version} can lose what it acknowledged when it is killed: good for "
+                f"trying out only; 3.4.22, 3.5.6 or newer does not ({GET})"
+            )
 
-    def advice(self) -> str | None:
-        """A sentence to know about this version, if there is one."""
-        if bears_kills(self.version):
-            return None
-        return (
-            f"etcd {self.version} can lose what it acknowledged when it is killed: good for trying "
-            f"out only; 3.4.22, 3.5.6 or newer does not ({GET})"
-        )
-
-    def home(self, folder: Path) -> Path:
-        """The folder that its command line names."""
-        return folder
-
-    def start(self, folder: Path, team: Team, member: Member) -> None:
+    def start(self, seat: Seat) -> None:
         """Start a member; it makes its data by itself, or takes up what is there."""
+        team, member = seat.team, seat.member
         peers = ",".join(f"{one.name}=http://{one.peer_address}" for one in team.members)
         options = {
             "name": member.name,
-            "data-dir": str(folder / "data"),
+            "data-dir": str(seat.folder / "data"),
             "listen-client-urls": f"http://{member.address}",
             "advertise-client-urls": f"http://{member.address}",
             "listen-peer-urls": f"http://{member.peer_address}",
@@ -79,14 +66,14 @@ class Etcd:
         command = [self._program, *(f"--{name}={value}" for name, value in options.items())]
         if platform.machine() in {"aarch64", "arm64"}:  # etcd 3.4 asks to be told
             command = ["/usr/bin/env", "ETCD_UNSUPPORTED_ARCH=arm64", *command]
-        launch(command, log=folder / "log")
+        launch(command, log=seat.log)
 
-    def answers(self, folder: Path, team: Team, member: Member) -> bool:
+    def answers(self, seat: Seat) -> bool:
         """Ask for a linearizable read, which needs a leader and a majority."""
         question = {"key": base64.b64encode(b"tickwright/ready").decode(), "count_only": True}
         try:
             answer = httpx.post(
-                f"http://{member.address}/v3/kv/range",
+                f"http://{seat.member.address}/v3/kv/range",
                 content=json.dumps(question),
                 timeout=_ANSWER_S,
                 trust_env=False,
@@ -95,12 +82,9 @@ class Etcd:
             return False
         return answer.status_code == httpx.codes.OK
 
-    def complete(self, folder: Path, team: Team) -> None:
-        """Nothing is left to do once all answer."""
-
-    def export(self, folder: Path, team: Team) -> str:
-        """What the setting is to be."""
-        return ",".join(f"http://{member.address}" for member in team.members)
+    def export(self, seats: Sequence[Seat]) -> str:
+        """The URL of every member."""
+        return ",".join(f"http://{seat.member.address}" for seat in seats)
 
 
 def bears_kills(version: str) -> bool:

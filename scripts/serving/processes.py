@@ -8,16 +8,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from runtime.postgres.embedded.process import Account, spawn
+from runtime.postgres.embedded.process import ENVIRONMENT, Account, spawn
 
 # Whose command lines are looked at: an editor or a `tail` on a server's log is not the server.
 PROGRAMS = {"postgres", "initdb", "pg_basebackup", "etcd", "java"}
+# In the first words of who prepares a server's folder; an `up` that was killed may have left one.
+_HELPERS = {"initdb", "pg_basebackup", "kafka.tools.StorageTool", "--boot", "--single", "--check"}
 KILL_PATIENCE_S = 20.0
 _POLL_S = 0.02
 _LOG_BYTES_MAX = 16 * 2**20
@@ -50,8 +52,23 @@ def _names(words: Sequence[str], home: Path) -> bool:
 
 def main(home: Path) -> psutil.Process | None:
     """The server that runs on `home`, if there is one."""
-    found = mains(home)
-    return found[0] if found else None
+    return next((process for process in mains(home) if not _helps(process)), None)
+
+
+def end_helpers(home: Path) -> None:
+    """Kill what an `up` that was killed itself has left preparing this folder."""
+    for process in mains(home):
+        if _helps(process):
+            for one in _family([process]):
+                _send(one, signal.SIGKILL)
+            wait(lambda process=process: not runs(process), KILL_PATIENCE_S)
+
+
+def _helps(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        first, *more = process.cmdline()
+        return bool(_HELPERS & {Path(first).name, *more})
+    return False
 
 
 def runs(process: psutil.Process) -> bool:
@@ -79,7 +96,9 @@ def launch(command: Sequence[str], *, log: Path, account: Account | None = None)
         spawn(command, account=account, output=output.fileno())
 
 
-def finish(command: Sequence[str], *, log: Path, what: str, env: dict[str, str] | None) -> None:
+def finish(
+    command: Sequence[str], *, log: Path, what: str, env: Mapping[str, str] = ENVIRONMENT
+) -> None:
     """Run a program to its end, and end it with us.
 
     Raises:

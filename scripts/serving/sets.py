@@ -3,17 +3,17 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts.serving import processes, teams
 from scripts.serving.etcd import Etcd
 from scripts.serving.kafka import Kafka
+from scripts.serving.kinds import Kind, Seat
 from scripts.serving.postgres import Postgres
 from scripts.serving.processes import ServiceError
-from scripts.serving.teams import Member, Team
 
-KINDS = {"postgres": Postgres, "etcd": Etcd, "kafka": Kafka}
+KINDS: dict[str, type[Kind]] = {"postgres": Postgres, "etcd": Etcd, "kafka": Kafka}
 COUNTS = {kind: range(1, most + 1) for kind, most in teams.MOST.items()}
 START_S = 90.0
 _POLL_S = 0.05
@@ -37,58 +37,55 @@ class Set:
             ServiceError: A program is missing, and nothing was started; or a server does not come
                 up, and what runs stays.
         """
-        kinds = {kind: KINDS[kind]() for kind in counts}
-        for kind in kinds.values():
-            kind.locate()
-            if advice := kind.advice():
-                say(advice)
+        began_s = time.monotonic()
+        kinds = {name: _located(name) for name in counts}
         with teams.locked(self.folder, ["set"]):
-            found = {
-                kind: teams.load_or_make(self.folder, kind, count) for kind, count in counts.items()
-            }
-        members = [(kind, member) for kind, team in found.items() for member in team.members]
-        with teams.locked(self.folder, [_lock(kind, member) for kind, member in members]):
-            began_s = time.monotonic()
-            for name, member in members:
-                self._start(kinds[name], found[name], member)
-            for name, member in members:
-                kind = kinds[name]
-                self._wait(kind, found[name], member)
-                spent_s = time.monotonic() - began_s
-                say(f"{member.name} {kind.version} answers on port {member.port} ({spent_s:.1f} s)")
+            for name, count in counts.items():
+                teams.load_or_make(self.folder, name, count)
+        seats = {name: self._seats(name) for name in counts}
+        locks = [_lock(seat) for team in seats.values() for seat in team]
+        with teams.locked(self.folder, locks):
+            started = []
             for name, kind in kinds.items():
-                kind.complete(self.folder, found[name])
-        return [
-            (kind.setting, kind.export(self.folder, found[name])) for name, kind in kinds.items()
-        ]
+                for number, seat in enumerate(kind.order(seats[name])):
+                    if number > 0 and name == "postgres":  # it may be made as a copy of the first
+                        self._wait(*started[-1])
+                    self._start(kind, seat)
+                    started.append((kind, seat))
+            for kind, seat in started:
+                self._wait(kind, seat)
+                spent_s = time.monotonic() - began_s
+                name = seat.member.name
+                say(f"{name} {kind.version} on port {seat.member.port} answers ({spent_s:.1f} s)")
+            for name, kind in kinds.items():
+                kind.complete(seats[name])
+        return [(kind.setting, kind.export(seats[name])) for name, kind in kinds.items()]
 
     def down(self, *, purge: bool) -> None:
         """End all servers, those of an `up` that was killed as well; their data stay, or go."""
         if not self.folder.is_dir():
             return
-        found = self._teams()
-        members = [(team, member) for team in found for member in team.members]
-        names = [_lock(team.kind, member) for team, member in members]
-        with teams.locked(self.folder, ["set"]), teams.locked(self.folder, names):
-            for team, member in members:
-                kind, folder = KINDS[team.kind](), self.folder / member.name
-                (folder / _WANTED).unlink(missing_ok=True)
-                home = kind.home(folder)
-                if processes.kill(home) if purge else processes.end(home, kind.steps):
-                    say(f"{member.name} has ended")
-                if purge:
-                    shutil.rmtree(home, ignore_errors=True)
-                    shutil.rmtree(folder, ignore_errors=True)
-            if purge:
-                teams.release(self.folder)
-                for team in found:
-                    (self.folder / f"{team.kind}.json").unlink()
-        if purge:
-            shutil.rmtree(self.folder)
+        with teams.locked(self.folder, ["set"]):
+            seats = [seat for name in KINDS for seat in KINDS[name]().order(self._seats(name))]
+            with teams.locked(self.folder, [_lock(seat) for seat in seats]):
+                for seat in seats:
+                    self._end(seat, purge=purge)
+                if purge and seats:
+                    teams.release(self.folder)
+                    shutil.rmtree(self.folder)
+
+    def _end(self, seat: Seat, *, purge: bool) -> None:
+        kind = KINDS[seat.team.kind]()
+        home = kind.home(seat)
+        (seat.folder / _WANTED).unlink(missing_ok=True)
+        if processes.kill(home) if purge else processes.end(home, kind.steps):
+            say(f"{seat.member.name} has ended")
+        if purge and home != seat.folder:  # as root it may be outside of the set's folder
+            shutil.rmtree(home, ignore_errors=True)
 
     def status(self) -> list[dict[str, object]]:
         """How every server is: running, silent (it does not answer), paused, dead, stopped."""
-        return [self._row(team, member) for team in self._teams() for member in team.members]
+        return [_row(seat) for name in KINDS for seat in self._seats(name)]
 
     def restart(self, name: str) -> None:
         """End a server if it runs, start it, and wait until it answers.
@@ -96,14 +93,38 @@ class Set:
         Raises:
             ServiceError: There is none of that name, or it does not come up.
         """
-        team, member = self._find(name)
-        kind, folder = KINDS[team.kind](), self.folder / name
+        seat = self._find(name)
+        kind = _located(seat.team.kind)
+        with teams.locked(self.folder, [_lock(seat)]):
+            processes.end(kind.home(seat), kind.steps)
+            self._start(kind, seat)
+            self._wait(kind, seat)
+            kind.complete(self._seats(seat.team.kind))
+
+    def promote(self) -> str:
+        """Make the PostgreSQL standby the primary, and end the old one first; the new one's name.
+
+        Raises:
+            ServiceError: There is no standby, it does not answer, or it may lack something.
+        """
+        kind = Postgres()
         kind.locate()
-        with teams.locked(self.folder, [_lock(team.kind, member)]):
-            processes.end(kind.home(folder), kind.steps)
-            self._start(kind, team, member)
-            self._wait(kind, team, member)
-            kind.complete(self.folder, team)
+        seats = self._seats("postgres")
+        if not seats:
+            raise ServiceError(f"{self.folder} has no PostgreSQL")
+        with teams.locked(self.folder, [_lock(seats[0])]):
+            successor = kind.successor(seats)
+            if successor is not None:
+                old = kind.order(seats)[0]
+                if _paused(kind.home(old)):
+                    processes.kill(kind.home(old))
+                processes.end(kind.home(old), kind.steps)
+                kind.succeed(successor)
+            primary = kind.order(seats)[0]
+            self._start(kind, primary)
+            self._wait(kind, primary)
+            kind.complete(seats)
+        return primary.member.name
 
     def kill(self, name: str) -> None:
         """Kill -9.
@@ -129,68 +150,81 @@ class Set:
         """
         self._hurt(name, processes.resume)
 
-    def _hurt(self, name: str, how) -> None:  # noqa: ANN001 - one of the three above
-        team, _ = self._find(name)
-        if not how(KINDS[team.kind]().home(self.folder / name)):
+    def _hurt(self, name: str, how: Callable[[Path], bool]) -> None:
+        seat = self._find(name)
+        if not how(KINDS[seat.team.kind]().home(seat)):
             raise ServiceError(f"{name} does not run")
 
-    def _start(self, kind, team: Team, member: Member) -> None:  # noqa: ANN001 - one of KINDS
-        folder = self.folder / member.name
-        folder.mkdir(exist_ok=True)
-        home = kind.home(folder)
-        if (running := processes.main(home)) is not None:
-            if processes.paused(running):
+    def _start(self, kind: Kind, seat: Seat) -> None:
+        seat.folder.mkdir(exist_ok=True)
+        home = kind.home(seat)
+        processes.end_helpers(home)
+        if processes.main(home) is not None:
+            if _paused(home):
                 processes.resume(home)
             return
-        (folder / _WANTED).touch()
-        kind.start(folder, team, member)
+        (seat.folder / _WANTED).touch()
+        kind.start(seat)
 
-    def _wait(self, kind, team: Team, member: Member) -> None:  # noqa: ANN001 - one of KINDS
-        folder = self.folder / member.name
-        home = kind.home(folder)
+    def _wait(self, kind: Kind, seat: Seat) -> None:
+        name, home = seat.member.name, kind.home(seat)
         deadline_s = time.monotonic() + START_S
-        while not kind.answers(folder, team, member):
+        while not kind.answers(seat):
             if processes.main(home) is None:
-                said = processes.last_words(folder / "log")
-                raise ServiceError(f"{member.name} ended before it answered:\n  {said}")
+                said = processes.last_words(seat.log)
+                raise ServiceError(f"{name} ended before it answered:\n  {said}")
             if time.monotonic() > deadline_s:
-                said = processes.last_words(folder / "log")
-                raise ServiceError(f"{member.name} does not answer for {START_S:.0f} s:\n  {said}")
+                said = processes.last_words(seat.log)
+                raise ServiceError(f"{name} does not answer for {START_S:.0f} s:\n  {said}")
             time.sleep(_POLL_S)
 
-    def _row(self, team: Team, member: Member) -> dict[str, object]:
-        kind, folder = KINDS[team.kind](), self.folder / member.name
-        process = processes.main(kind.home(folder))
-        if process is None:
-            state = "dead" if (folder / _WANTED).exists() else "stopped"
-        elif processes.paused(process):
-            state = "paused"
-        else:
-            state = "running" if kind.answers(folder, team, member) else "silent"
-        return {
-            "name": member.name,
-            "pid": None if process is None else process.pid,
-            "port": member.port,
-            "state": state,
-            "log": str(folder / "log"),
-        }
+    def _seats(self, kind: str) -> list[Seat]:
+        team = teams.load(self.folder, kind)
+        return [] if team is None else [Seat(self.folder, team, one) for one in team.members]
 
-    def _teams(self) -> list[Team]:
-        found = [teams.load(self.folder, kind) for kind in KINDS]
-        return [team for team in found if team is not None]
-
-    def _find(self, name: str) -> tuple[Team, Member]:
-        found = [(team, member) for team in self._teams() for member in team.members]
-        for team, member in found:
-            if member.name == name:
-                return team, member
-        names = ", ".join(member.name for _, member in found) or "none"
+    def _find(self, name: str) -> Seat:
+        found = [seat for kind in KINDS for seat in self._seats(kind)]
+        for seat in found:
+            if seat.member.name == name:
+                return seat
+        names = ", ".join(seat.member.name for seat in found) or "none"
         raise ServiceError(f"{self.folder} has no server {name} (it has: {names})")
 
 
-def _lock(kind: str, member: Member) -> str:
+def _located(name: str) -> Kind:
+    kind = KINDS[name]()
+    kind.locate()
+    if kind.advice:
+        say(kind.advice)
+    return kind
+
+
+def _row(seat: Seat) -> dict[str, object]:
+    kind = KINDS[seat.team.kind]()
+    process = processes.main(kind.home(seat))
+    if process is None:
+        state = "dead" if (seat.folder / _WANTED).exists() else "stopped"
+    elif processes.paused(process):
+        state = "paused"
+    else:
+        state = "running" if kind.answers(seat) else "silent"
+    return {
+        "name": seat.member.name,
+        "pid": None if process is None else process.pid,
+        "port": seat.member.port,
+        "state": state,
+        "log": str(seat.log),
+    }
+
+
+def _paused(home: Path) -> bool:
+    process = processes.main(home)
+    return process is not None and processes.paused(process)
+
+
+def _lock(seat: Seat) -> str:
     """The servers of a PostgreSQL pair depend on each other: one lock for both."""
-    return kind if kind == "postgres" else member.name
+    return "postgres" if seat.team.kind == "postgres" else seat.member.name
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a folder of services holds: which servers, on which ports, kept from one `up` to the next."""
+"""Which servers a folder holds, and on which ports: kept from one `up` to the next."""
 
 import fcntl
 import os
