@@ -43,14 +43,14 @@ class HeartActor(Actor):
     ) -> None:
         self._store = store
         self._incarnation = incarnation
-        self._period_s = ttl_s / _BEATS_PER_TTL
+        self._ttl_s = ttl_s
         self._vital = vital
         self._on_pulse = on_pulse
         self._beating = False
 
     async def on_start(self, ctx: Context) -> None:
         """The first beat at once."""
-        ctx.every(self._period_s, _Beat())
+        ctx.every(self._ttl_s / _BEATS_PER_TTL, _Beat())
         self._beat(ctx)
 
     async def receive(self, message: Any, ctx: Context) -> None:
@@ -77,6 +77,7 @@ class HeartActor(Actor):
                 running=vital.running,
                 leads=vital.leads,
                 clock_offset_s=vital.clock_offset_s,
+                ttl_s=self._ttl_s,
             ),
             on_error=_Failed,
         )

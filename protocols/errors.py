@@ -3,6 +3,7 @@
 Each is one sentence with the way out. `code` is stable and part of the API's problem details.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 import msgspec
@@ -49,6 +50,23 @@ class UnavailableError(TickwrightError):
 
     code = "unavailable"
     status = 503
+
+
+class NameHeldError(TickwrightError):
+    """A node of that name lives, by the books: which incarnation, where, and its last beat."""
+
+    code = "name_held"
+    status = 409
+
+    def __init__(
+        self, name: str, *, incarnation: int, pid: int, host: str, last_beat_at: datetime
+    ) -> None:
+        super().__init__(
+            f"the name {name} is held by the node with pid {pid} on {host}, incarnation "
+            f"{incarnation}: stop it first, or give this one another name"
+        )
+        self.incarnation = incarnation
+        self.last_beat_at = last_beat_at
 
 
 class FencedError(TickwrightError):

@@ -2,27 +2,24 @@
 
 from typing import Final
 
-from runtime.postgres.pool import Pool
+from runtime.postgres.pool import Pool, Session
 
-# While nobody has ever led, the number is the first node's to choose.
-_AGREE: Final = """
-WITH virgin AS (
-    SELECT count(*) FILTER (WHERE epoch > 0) = 0 AS yes FROM leaderships
-), added AS (
-    INSERT INTO leaderships (number)
-    SELECT n FROM generate_series(0, $1::integer - 1) AS n, virgin WHERE yes
-    ON CONFLICT DO NOTHING
-    RETURNING number
-)
-SELECT (SELECT count(*) FROM leaderships) + (SELECT count(*) FROM added) AS agreed
-"""
+# The row is locked until the transaction ends, so that of two first nodes one chooses.
+_CHOSEN: Final = "SELECT epoch > 0 FROM leaderships WHERE number = 0 FOR UPDATE"
+_RESHARD: Final = "SELECT reshard($1)"
+_TOTAL: Final = "SELECT count(*) FROM leaderships"
 
 
 async def agree_on_shards(pool: Pool, wanted: int) -> int:
     """Take `timer.shards` from the settings if nobody has led yet; return what holds.
 
-    Changing it later raises every epoch, and is a command of its own.
+    Changing it later is `runtime reshard`.
     """
-    rows = await pool.fetch(_AGREE, wanted)
-    agreed: int = rows[0]["agreed"]
-    return agreed
+
+    async def work(session: Session) -> int:
+        if not await session.fetchval(_CHOSEN):
+            await session.execute(_RESHARD, wanted)
+        agreed: int = await session.fetchval(_TOTAL)
+        return agreed
+
+    return await pool.transact(work)

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import asyncpg
 import msgspec
 
-from protocols.ports.store import NodeInfo, Pulse
+from protocols.errors import NameHeldError, UnavailableError
+from protocols.ports.store import NodeInfo, Peer, Pulse
 from runtime.postgres.moves import guard, into_history, logged
 from runtime.postgres.partitions import make_days
 from runtime.postgres.pool import Pool, Session
@@ -20,6 +22,7 @@ from runtime.postgres.pool import Pool, Session
 LOST_AT_ONCE: Final = 10_000
 """Executions that one transaction declares lost; the caller asks again while there are nodes."""
 FORGOTTEN_AT_ONCE: Final = 1_000
+_JOIN_TRIES: Final = 5
 
 _CLOCK = "SELECT clock_timestamp() AS now"
 
@@ -47,8 +50,23 @@ WITH beat AS (
     RETURNING state
 )
 SELECT coalesce((SELECT state FROM beat), 'dead') AS state, paused AS house_paused,
-    (SELECT count(*) FROM leaderships) AS leaderships
+    (SELECT count(*) FROM leaderships) AS leaderships,
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('incarnation', n.incarnation, 'name', n.name,
+        'pools', n.pools)), '[]') FROM nodes AS n
+    WHERE n.ended_at IS NULL AND n.state IN ('up', 'draining')
+        AND (n.incarnation = $1
+            OR n.last_beat_at >= clock_timestamp() - make_interval(secs => $5)))::text AS peers
 FROM house
+"""
+
+_HOLDER = """
+SELECT incarnation, pid, host, last_beat_at FROM nodes
+WHERE name = $1 AND state IN ('up', 'draining')
+"""
+
+_BURY = """
+UPDATE nodes SET state = 'dead', leads = '{}'
+WHERE incarnation = $1 AND last_beat_at <= $2 AND state IN ('up', 'draining')
 """
 
 _LEAVE = """
@@ -161,18 +179,31 @@ async def sample_clock(pool: Pool) -> datetime:
 async def join(pool: Pool, node: NodeInfo, *, now: datetime, alone: bool) -> int:
     """Enter a new incarnation; with `alone`, all earlier ones are dead before it exists.
 
-    The days that it will write into are made first.
+    The days that it will write into are made first. Raises `NameHeldError`.
     """
     if alone:
         while await _end(pool, silent_s=None, now=now):
             pass
     await make_days(pool, now=now)
     pools = msgspec.json.encode(node.pools).decode()
-    (row,) = await pool.fetch(
-        _JOIN, node.name, node.url, node.pid, node.host, node.version, node.level, pools, now
-    )
-    incarnation: int = row["incarnation"]
-    return incarnation
+    arguments = (node.name, node.url, node.pid, node.host, node.version, node.level, pools, now)
+    for _ in range(_JOIN_TRIES):
+        try:
+            (row,) = await pool.fetch(_JOIN, *arguments)
+        except asyncpg.UniqueViolationError:
+            for holder in await pool.fetch(_HOLDER, node.name):
+                raise NameHeldError(node.name, **holder) from None
+        else:
+            incarnation: int = row["incarnation"]
+            return incarnation
+    raise UnavailableError(f"nodes of the name {node.name} come and go")
+
+
+async def bury(pool: Pool, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
+    """Declare one incarnation dead, unless it has beaten since; what it ran is lost."""
+    await pool.fetch(_BURY, incarnation, silent_since)
+    while await _end(pool, silent_s=None, now=now, only=incarnation):
+        pass
 
 
 async def beat(
@@ -182,6 +213,7 @@ async def beat(
     running: dict[str, int],
     leads: dict[int, int],
     clock_offset_s: float,
+    ttl_s: float,
 ) -> Pulse:
     """Say that this node lives; an incarnation that the books do not know is `dead`."""
     (row,) = await pool.fetch(
@@ -190,9 +222,13 @@ async def beat(
         msgspec.json.encode(running).decode(),
         msgspec.json.encode(leads).decode(),
         clock_offset_s,
+        ttl_s,
     )
     return Pulse(
-        state=row["state"], house_paused=row["house_paused"], leaderships=row["leaderships"]
+        state=row["state"],
+        house_paused=row["house_paused"],
+        leaderships=row["leaderships"],
+        peers=msgspec.json.decode(row["peers"], type=tuple[Peer, ...]),
     )
 
 

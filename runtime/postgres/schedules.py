@@ -16,27 +16,33 @@ from runtime.postgres.pool import Pool
 _TAKE_EPOCH: Final = """
 UPDATE leaderships SET epoch = epoch + 1, incarnation = $2, taken_at = $3
 WHERE number = $1
-RETURNING epoch, (SELECT count(*) FROM leaderships) AS leaderships
+RETURNING epoch, total
 """
 
-# schedules_next, then schedules_catchup: a chunked catching up outlives its leader.
+# schedules_next, then schedules_catchup: a chunked catching up outlives its leader. One row without
+# a schedule tells that the term holds: after a reshard the shards of a term are others.
 _DUE: Final = """
-(
-    SELECT job_key, version, cursor, next_fire_at, anchor, catchup_from, catchup_until
-    FROM schedules
-    WHERE next_fire_at <= $3 AND shard % $2 = $1
-    ORDER BY next_fire_at, shard
+SELECT s.*
+FROM leaderships l
+LEFT JOIN LATERAL (
+    (
+        SELECT job_key, version, cursor, next_fire_at, anchor, catchup_from, catchup_until
+        FROM schedules
+        WHERE next_fire_at <= $3 AND shard % $2 = $1
+        ORDER BY next_fire_at, shard
+        LIMIT $4
+    )
+    UNION ALL
+    (
+        SELECT job_key, version, cursor, next_fire_at, anchor, catchup_from, catchup_until
+        FROM schedules
+        WHERE catchup_from IS NOT NULL AND (next_fire_at <= $3) IS NOT TRUE AND shard % $2 = $1
+        ORDER BY job_key
+        LIMIT $4
+    )
     LIMIT $4
-)
-UNION ALL
-(
-    SELECT job_key, version, cursor, next_fire_at, anchor, catchup_from, catchup_until
-    FROM schedules
-    WHERE catchup_from IS NOT NULL AND (next_fire_at <= $3) IS NOT TRUE AND shard % $2 = $1
-    ORDER BY job_key
-    LIMIT $4
-)
-LIMIT $4
+) AS s ON true
+WHERE l.number = $1 AND l.epoch = $5
 """
 
 _DEFINITIONS: Final = """
@@ -113,12 +119,14 @@ async def take_epoch(pool: Pool, number: int, incarnation: int, *, now: datetime
     rows = await pool.fetch(_TAKE_EPOCH, number, incarnation, now)
     if not rows:
         raise NotFoundError(f"there is no leadership {number}: timer.shards was lowered")
-    return Term(number, rows[0]["leaderships"], rows[0]["epoch"])
+    return Term(number, rows[0]["total"], rows[0]["epoch"])
 
 
 async def due(pool: Pool, term: Term, *, until: datetime, limit: int) -> Sequence[DueSchedule]:
     """As `TimerStore.due`."""
-    rows = await pool.fetch(_DUE, term.number, term.leaderships, until, limit)
+    rows = await pool.fetch(_DUE, term.number, term.leaderships, until, limit, term.epoch)
+    if not rows:
+        raise _over(term)
     return [
         DueSchedule(
             job_key=row[0],
@@ -130,7 +138,12 @@ async def due(pool: Pool, term: Term, *, until: datetime, limit: int) -> Sequenc
             catchup_until=row[6],
         )
         for row in rows
+        if row[0] is not None
     ]
+
+
+def _over(term: Term) -> FencedError:
+    return FencedError(f"epoch {term.epoch} of leadership {term.number} is over")
 
 
 async def definitions(pool: Pool, keys: Sequence[tuple[int, int]]) -> Sequence[JobSpec | None]:
@@ -154,7 +167,7 @@ async def fire(pool: Pool, term: Term, firings: Sequence[Firing], *, now: dateti
     async def once(undecided: bool) -> Fired:  # noqa: FBT001
         (row,) = await pool.fetch(fire_statement(undecided=undecided), *arguments)
         if not row["led"]:
-            raise FencedError(f"epoch {term.epoch} of leadership {term.number} is over")
+            raise _over(term)
         return Fired(moved=row["moved"], pools=row["pools"], followers=row["followers"])
 
     return await retry_placing(once)

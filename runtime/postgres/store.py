@@ -34,6 +34,7 @@ from runtime.postgres import (
     upkeep,
     waiting,
 )
+from runtime.postgres.locks import PostgresLocks
 from runtime.postgres.pool import Pool
 
 
@@ -122,11 +123,21 @@ class Keeping:
         running: dict[str, int],
         leads: dict[int, int],
         clock_offset_s: float,
+        ttl_s: float,
     ) -> Pulse:
         """As the port says."""
         return await nodes.beat(
-            self._keeping, incarnation, running=running, leads=leads, clock_offset_s=clock_offset_s
+            self._keeping,
+            incarnation,
+            running=running,
+            leads=leads,
+            clock_offset_s=clock_offset_s,
+            ttl_s=ttl_s,
         )
+
+    async def bury(self, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
+        """As the port says."""
+        await nodes.bury(self._keeping, incarnation, silent_since=silent_since, now=now)
 
     async def leave(self, incarnation: int, *, now: datetime) -> None:
         """As the port says."""
@@ -207,3 +218,5 @@ class PostgresStore(HotPath, Keeping):
     def __init__(self, *, hot: Pool, keeping: Pool) -> None:
         HotPath.__init__(self, hot)
         Keeping.__init__(self, keeping)
+        self.locks = PostgresLocks(keeping)
+        """The locks of tasks."""

@@ -7,6 +7,7 @@ import msgspec
 
 from protocols.executions import FINAL, check_transition
 from protocols.jobs import JobSpec
+from protocols.ports.store import PoolLoad
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -94,6 +95,7 @@ class Node(msgspec.Struct, kw_only=True):
     name: str
     state: str = "up"
     last_beat_at: datetime
+    pools: dict[str, PoolLoad] = {}
     closed: bool = False
 
 
@@ -140,6 +142,12 @@ class Books:
         self._id = self._token = self._node = 0
 
     # --- numbers --------------------------------------------------------------------------
+
+    def reshard(self, leaderships: int) -> None:
+        """Group the shards anew; no epoch comes back."""
+        epoch = max(term.epoch for term in self.terms) + 1
+        paused = any(term.paused for term in self.terms)
+        self.terms = [Term(epoch=epoch, paused=paused) for _ in range(leaderships)]
 
     def next_id(self) -> int:
         self._id += 1

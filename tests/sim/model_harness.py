@@ -88,6 +88,9 @@ class ModelHarness(StoreHarness):
         for term in self.books.terms:
             term.paused = leadership
 
+    async def reshard(self, leaderships: int) -> None:
+        self.books.reshard(leaderships)
+
     async def end_node(self, state: str) -> None:
         self.books.nodes[self.node].state = state
 

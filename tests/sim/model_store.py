@@ -57,7 +57,8 @@ class ModelStore(Keeping, Tasks):
 
     def in_term(self, term: Term) -> bool:
         """Whether the term's epoch is the leadership's."""
-        return self.books.terms[term.number].epoch == term.epoch
+        terms = self.books.terms
+        return term.number < len(terms) and terms[term.number].epoch == term.epoch
 
     def as_seen(self, job: Job, firing: Firing) -> bool:
         """Whether the schedule's row is where the firing saw it."""
@@ -90,6 +91,8 @@ class ModelStore(Keeping, Tasks):
         return Term(number, len(terms), terms[number].epoch)
 
     async def due(self, term: Term, *, until: datetime, limit: int) -> Sequence[DueSchedule]:
+        if not self.in_term(term):
+            raise FencedError(f"epoch {term.epoch} of leadership {term.number} is over")
         mine = [
             job
             for job in self.books.jobs.values()

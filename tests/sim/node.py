@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors.heart import Vital
+from actors.naming import NameWatch
 from actors.timer.actor import TimerActor
 from actors.worker.actor import Reported
 from actors.worker.held import Held
 from protocols.actor import Ref
+from protocols.errors import NameHeldError
 from protocols.messages import Hint
 from protocols.ports.coordinator import Leadership
 from protocols.ports.executor import Report
@@ -181,20 +183,31 @@ class Life:
             await self._patiently("leave", incarnation)
 
     async def _join(self) -> int | None:
+        """Join once the name is free: the former life's may have to be watched for a TTL."""
         info = NodeInfo(
             name=self.name, url="", pid=1, host="h", version="0", level=1, pools={POOL: 4}
         )
-        return await self._patiently("join", info, alone=len(self.world.nodes) == 1)
+        watch, alone = NameWatch(TTL_S), len(self.world.nodes) == 1
 
-    async def _patiently(self, name: str, *args, **kwargs):
+        async def failed(error: BaseException) -> None:
+            if not isinstance(error, NameHeldError):
+                watch.interrupted()
+            elif watch.judge(error, self.time.monotonic()) == "bury":
+                await self._patiently("bury", error.incarnation, silent_since=error.last_beat_at)
+
+        return await self._patiently("join", info, alone=alone, failed=failed)
+
+    async def _patiently(self, name: str, *args, failed=None, **kwargs):
         """Ask until there is an answer; None where this life has crashed meanwhile."""
         while not self._gone.done():
             answer = self.line.send(name, args, {"now": self.time.now(), **kwargs})
             await asyncio.wait([answer, self._gone], return_when="FIRST_COMPLETED")
             if not answer.done():
                 break
-            if answer.exception() is None:
+            if (error := answer.exception()) is None:
                 return answer.result()
+            if failed is not None:
+                await failed(error)
             await self.world.clock.sleep(0.5)
         return None
 

@@ -20,7 +20,7 @@ from protocols.ports.store.firing import (
     Term,
     TimerStore,
 )
-from protocols.ports.store.keeping import JanitorStore, NodeInfo, Pulse
+from protocols.ports.store.keeping import JanitorStore, NodeInfo, Peer, PoolLoad, Pulse
 from protocols.ports.store.triggering import Triggered, TriggerRequest, TriggerStore
 from protocols.ports.store.waiting import Settled, WaitingStore
 
@@ -40,6 +40,8 @@ __all__ = [
     "Lane",
     "Lanes",
     "NodeInfo",
+    "Peer",
+    "PoolLoad",
     "Pulse",
     "Settled",
     "Store",

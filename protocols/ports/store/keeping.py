@@ -20,19 +20,44 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Slots by pool."""
 
 
+class PoolLoad(msgspec.Struct, frozen=True):
+    """Slots of a pool, and how many of them are taken."""
+
+    slots: int
+    running: int
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that lives, by the books, with its load as of its last beat."""
+
+    incarnation: int
+    name: str
+    pools: dict[str, PoolLoad]
+
+
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a beat: what the books say of this incarnation and of the house."""
 
     state: Literal["up", "draining", "dead"]
     house_paused: bool
     leaderships: int
+    peers: tuple[Peer, ...]
+    """Who has beaten within the TTL, this node among them."""
 
 
 class JanitorStore(Protocol):
     """What the node and its JanitorActor ask."""
 
     async def join(self, node: NodeInfo, *, now: datetime, alone: bool) -> int:
-        """Enter a new incarnation and return it; `alone` declares all earlier ones dead."""
+        """Enter a new incarnation and return it; `alone` declares all earlier ones dead.
+
+        Raises:
+            NameHeldError: A node of that name lives.
+        """
+        ...
+
+    async def bury(self, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
+        """Declare one incarnation dead, unless it has beaten since; for whoever watched it."""
         ...
 
     async def beat(
@@ -42,8 +67,9 @@ class JanitorStore(Protocol):
         running: dict[str, int],
         leads: dict[int, int],
         clock_offset_s: float,
+        ttl_s: float,
     ) -> Pulse:
-        """Say that this node lives, by the database's own clock."""
+        """Say that this node lives, by the database's own clock; who beat within `ttl_s` too."""
         ...
 
     async def leave(self, incarnation: int, *, now: datetime) -> None:

@@ -129,6 +129,10 @@ class StoreHarness(ABC):
         """Pause claiming (the house) or firing (its leadership)."""
 
     @abstractmethod
+    async def reshard(self, leaderships: int) -> None:
+        """Group the shards anew."""
+
+    @abstractmethod
     async def end_node(self, state: str) -> None:
         """Make the node's row `draining`, `stopped` or `dead`."""
 

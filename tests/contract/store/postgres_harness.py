@@ -187,6 +187,9 @@ class PostgresHarness(StoreHarness):
         await self.owner.execute("UPDATE house SET paused = $1", house)
         await self.owner.execute("UPDATE leaderships SET paused = $1", leadership)
 
+    async def reshard(self, leaderships: int) -> None:
+        await self.owner.execute("SELECT reshard($1)", leaderships)
+
     async def end_node(self, state: str) -> None:
         await self.owner.execute(
             "UPDATE nodes SET state = $2 WHERE incarnation = $1", self.node, state

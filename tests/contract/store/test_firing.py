@@ -42,8 +42,29 @@ async def test_a_leadership_that_is_gone_cannot_be_taken(house: StoreHarness):
 
 async def test_shards_are_due_to_their_leadership_only(house: StoreHarness):
     await house.make_job(spec_of("j"), next_fire_at=NOW)
-    assert await house.due(Term(1, 2, 1)) == []
-    assert len(await house.due(Term(0, 2, 1))) == 1
+    await house.reshard(2)
+    assert await house.due(await house.lead(1)) == []
+    assert len(await house.due(await house.lead(0))) == 1
+
+
+async def test_a_reshard_ends_every_term(house: StoreHarness):
+    key = await house.make_job(spec_of("j"), next_fire_at=at(60))
+    alone = await house.lead()
+    await house.reshard(2)
+    with pytest.raises(FencedError):
+        await house.due(alone)
+    with pytest.raises(FencedError):
+        await house.fire(alone, spec_of("j"), key, at(60))
+    first, second = await house.lead(0), await house.lead(1)
+    assert (first.leaderships, second.leaderships) == (2, 2)
+    assert min(first.epoch, second.epoch) > alone.epoch
+    await house.reshard(1)
+    with pytest.raises(FencedError):
+        await house.due(second)
+    with pytest.raises(NotFoundError):
+        await house.lead(1)
+    await house.reshard(2)
+    assert (await house.lead(1)).epoch > second.epoch
 
 
 async def test_a_stale_epoch_changes_nothing(house: StoreHarness):

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from protocols.ports.store import Settled
+from protocols.errors import NameHeldError
+from protocols.ports.store import PoolLoad, Settled
 from tests.contract.store.harness import NOW, Attempt, StoreHarness, at, ended, spec_of
 
 pytestmark = pytest.mark.asyncio
@@ -19,7 +20,7 @@ async def settle(house: StoreHarness, *keys: int, now=NOW) -> Settled:
 
 
 async def beat(house: StoreHarness, node: int):
-    return await house.store.beat(node, running={}, leads={}, clock_offset_s=0.0)
+    return await house.store.beat(node, running={}, leads={}, clock_offset_s=0.0, ttl_s=5.0)
 
 
 # --- nodes ----------------------------------------------------------------------------------
@@ -33,6 +34,48 @@ async def test_a_beat_is_told_what_the_books_hold_of_it(house: StoreHarness):
     pulse = await beat(house, house.node)
     assert (pulse.state, pulse.house_paused) == ("draining", True)
     assert (await beat(house, house.node + 99)).state == "dead"
+
+
+async def test_a_beat_is_told_who_else_lives_and_how_busy_they_are(house: StoreHarness):
+    other = await house.join()
+    await house.store.beat(other, running={"default": 3}, leads={}, clock_offset_s=0.0, ttl_s=5.0)
+    peers = {peer.incarnation: peer for peer in (await beat(house, house.node)).peers}
+    assert set(peers) == {house.node, other}
+    assert (peers[other].name, peers[other].pools) == ("other", {"default": PoolLoad(4, 3)})
+    await house.silence(other)
+    assert [p.incarnation for p in (await beat(house, house.node)).peers] == [house.node]
+    await house.store.leave(other, now=NOW)
+    assert [p.incarnation for p in (await beat(house, house.node)).peers] == [house.node]
+
+
+async def test_a_name_is_held_by_one_that_lives(house: StoreHarness):
+    first = await house.join("a")
+    await house.silence(first)
+    with pytest.raises(NameHeldError) as held:
+        await house.join("a")
+    assert held.value.incarnation == first
+    assert "on h, incarnation" in str(held.value)
+    await beat(house, first)
+    await house.store.bury(first, silent_since=held.value.last_beat_at, now=NOW)
+    with pytest.raises(NameHeldError) as held:  # it had beaten since
+        await house.join("a")
+    await house.store.bury(first, silent_since=held.value.last_beat_at, now=NOW)
+    second = await house.join("a")
+    assert second > first
+    assert (await beat(house, first)).state == "dead"
+    await house.store.leave(second, now=NOW)
+    assert await house.join("a") > second
+
+
+async def test_what_the_buried_ran_is_lost(house: StoreHarness):
+    key = await house.make_job(spec_of("j"))
+    await house.trigger("j")
+    other = await house.join()
+    await house.claim(node=other)
+    with pytest.raises(NameHeldError) as held:
+        await house.join()
+    await house.store.bury(other, silent_since=held.value.last_beat_at, now=at(9))
+    assert await states(house, key) == [("scheduled", None)]
 
 
 async def test_what_the_silent_ran_is_lost_once_and_ready_again(house: StoreHarness):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.postgres
 async def test_a_beat_tells_the_books_and_is_told_by_them(books: Books):
     one = await books.node()
     pulse = await nodes.beat(
-        books.pool, one, running={"default": 3}, leads={0: 7}, clock_offset_s=0.25
+        books.pool, one, running={"default": 3}, leads={0: 7}, clock_offset_s=0.25, ttl_s=5
     )
     assert (pulse.state, pulse.house_paused, pulse.leaderships) == ("up", False, 1)
     row = await books.owner.fetchrow("SELECT * FROM nodes")
@@ -23,7 +23,7 @@ async def test_a_beat_tells_the_books_and_is_told_by_them(books: Books):
 
     await books.owner.execute("UPDATE house SET paused = true")
     await books.owner.execute("UPDATE nodes SET state = 'draining'")
-    pulse = await nodes.beat(books.pool, one, running={}, leads={}, clock_offset_s=0)
+    pulse = await nodes.beat(books.pool, one, running={}, leads={}, clock_offset_s=0, ttl_s=5)
     assert (pulse.state, pulse.house_paused) == ("draining", True)
 
 
@@ -31,7 +31,9 @@ async def test_a_beat_tells_the_books_and_is_told_by_them(books: Books):
 async def test_a_beat_changes_nothing_that_an_index_names(books: Books):
     one = await books.node()
     for _ in range(20):
-        await nodes.beat(books.pool, one, running={"default": 1}, leads={}, clock_offset_s=0)
+        await nodes.beat(
+            books.pool, one, running={"default": 1}, leads={}, clock_offset_s=0, ttl_s=5
+        )
     async with books.owner.acquire() as session:
         await session.execute("SELECT pg_stat_force_next_flush()")
     await books.pool.fetch("SELECT pg_stat_force_next_flush()")
@@ -48,7 +50,9 @@ async def test_who_has_left_or_was_never_there_is_dead_to_the_books(books: Books
     one = await books.node()
     await nodes.leave(books.pool, one, now=at(1))
     for incarnation in (one, one + 100):
-        pulse = await nodes.beat(books.pool, incarnation, running={}, leads={}, clock_offset_s=0)
+        pulse = await nodes.beat(
+            books.pool, incarnation, running={}, leads={}, clock_offset_s=0, ttl_s=5
+        )
         assert pulse.state == "dead"
     assert await books.all("SELECT state, ended_at FROM nodes") == [("stopped", at(1))]
 
