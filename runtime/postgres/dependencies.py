@@ -23,6 +23,7 @@ from runtime.postgres.steps import AT_ONCE, Step, changed, step
 _GENERATIONS: Final = 25
 """How far down one call follows what it decides; the rest is the next call's."""
 
+# `later`: somebody asked for it for a time to come; until then it stays out of its job's turn.
 # executions_blocked for all; wait_edges_parent for the children of those given.
 _DECIDE = f"""
 WITH children AS (
@@ -112,7 +113,7 @@ WITH children AS (
         FOR UPDATE
     ) AS e
 ), ranked AS (
-    SELECT l.*,
+    SELECT l.*, l.origin <> 0 AND l.run_at > $1 AS later,
         row_number() OVER (PARTITION BY l.job_key, l.verdict ORDER BY l.scheduled_for, l.id)
             + (SELECT count(*) FROM executions q WHERE q.job_key = l.job_key
                 AND q.state = 'blocked' AND q.reason = 'overlap')
@@ -122,7 +123,7 @@ WITH children AS (
 ), placed AS MATERIALIZED (
     SELECT r.*, CASE
         WHEN verdict = 'skip' THEN 'dependency'
-        WHEN patient THEN NULL
+        WHEN patient OR later THEN NULL
         WHEN overlap = 'skip' AND place > 1 THEN 'overlap'
         WHEN overlap = 'queue' AND place > 1 + {QUEUED_MAX} THEN 'overlap'
     END AS skipped,
@@ -133,7 +134,8 @@ WITH children AS (
 ), let_go AS (
     UPDATE executions e SET
         state = CASE e.overlap WHEN 'allow' THEN 'scheduled' ELSE 'blocked' END,
-        reason = CASE e.overlap WHEN 'allow' THEN NULL ELSE 'overlap' END
+        reason = CASE WHEN e.overlap = 'allow' THEN NULL
+            WHEN e.origin <> 0 AND e.run_at > $1 THEN 'delayed' ELSE 'overlap' END
     WHERE e.id = ANY(ARRAY(SELECT id FROM placed WHERE skipped IS NULL))
         AND e.state IN {guard("scheduled")}
 ), gone AS (
@@ -154,7 +156,8 @@ WITH children AS (
     FROM (
         SELECT r.id
         FROM (SELECT DISTINCT job_key FROM placed
-            WHERE skipped IS NULL AND overlap = 'cancel_running' AND NOT patient) AS p
+            WHERE skipped IS NULL AND overlap = 'cancel_running' AND NOT patient
+                AND NOT later) AS p
         CROSS JOIN LATERAL (
             SELECT id FROM executions t WHERE t.job_key = p.job_key AND t.holds_turn
             UNION ALL

@@ -6,9 +6,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from protocols.errors import NameHeldError
 from protocols.executions import FINAL
-from protocols.ports.store import NodeInfo, Peer, PoolLoad, Pulse, Settled
+from protocols.ports.store import NodeInfo, Pulse, Settled
 from tests.sim.model_books import Books, Job, Node, Row
 from tests.sim.model_placing import QUEUED_MAX, Asked, displace, place
 
@@ -27,29 +26,11 @@ class Keeping:
             for other in books.nodes.values():
                 self._mark_dead(other)
             self._lose(list(books.nodes.values()), now)
-        for other in books.nodes.values():
-            if other.name == node.name and other.state in ("up", "draining"):
-                raise NameHeldError(
-                    node.name,
-                    incarnation=other.incarnation,
-                    pid=1,
-                    host="h",
-                    last_beat_at=other.last_beat_at,
-                )
         incarnation = books.next_node()
         books.nodes[incarnation] = Node(
-            incarnation=incarnation,
-            name=node.name,
-            last_beat_at=self.clock(),
-            pools={name: PoolLoad(slots, 0) for name, slots in node.pools.items()},
+            incarnation=incarnation, name=node.name, last_beat_at=self.clock()
         )
         return incarnation
-
-    async def bury(self, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
-        node = self.books.nodes[incarnation]
-        if node.last_beat_at <= silent_since:
-            self._mark_dead(node)
-        self._lose([node], now)
 
     async def beat(
         self,
@@ -58,27 +39,16 @@ class Keeping:
         running: dict[str, int],
         leads: dict[int, int],
         clock_offset_s: float,
-        ttl_s: float,
     ) -> Pulse:
         node = self.books.nodes.get(incarnation)
         state = "dead"
         if node is not None and node.state in ("up", "draining"):
             node.last_beat_at = self.clock()
-            node.pools = {
-                name: PoolLoad(load.slots, running.get(name, 0))
-                for name, load in node.pools.items()
-            }
             state = node.state
-        since = self.clock() - timedelta(seconds=ttl_s)
         return Pulse(
             state=state,
             house_paused=self.books.house_paused,
             leaderships=len(self.books.terms),
-            peers=tuple(
-                Peer(incarnation=one.incarnation, name=one.name, pools=one.pools)
-                for one in self.books.nodes.values()
-                if one.state in ("up", "draining") and one.last_beat_at >= since
-            ),
         )
 
     async def leave(self, incarnation: int, *, now: datetime) -> None:
@@ -147,14 +117,14 @@ class Keeping:
         armed = self._rearm(self.books.jobs if job_keys is None else job_keys)
         return Settled(pools=sorted(pools), schedules_changed=armed)
 
-    def _let_go(self, row: Row, pools: set[str]) -> None:
-        """What waited for something else goes, or waits for its turn from now on."""
+    def _let_go(self, row: Row, pools: set[str], *, later: bool = False) -> None:
+        """What waited for something else goes, or waits for its turn from now on, or its time."""
         if row.overlap == "allow":
             row.become("scheduled")
             row.reason = None
             pools.add(row.pool)
         else:
-            row.reason = "overlap"
+            row.reason = "delayed" if later else "overlap"
 
     def _wake(self, now: datetime, pools: set[str]) -> None:
         rows = [r for r in self.books.hot.values() if r.reason == "delayed" and r.run_at <= now]
@@ -216,7 +186,10 @@ class Keeping:
             return
         books = self.books
         ahead = len(books.waiting(row.job_key)) + (books.holder(row.job_key) is not None)
-        most = ahead if row.patient else {"skip": 0, "queue": QUEUED_MAX}.get(row.overlap, ahead)
+        later = row.origin != 0 and row.run_at > now
+        most = {"skip": 0, "queue": QUEUED_MAX}.get(row.overlap, ahead)
+        if row.patient or later:
+            most = ahead
         if verdict == "skip" or ahead > most:
             books.end(row, "skipped", "dependency" if verdict == "skip" else "overlap", now)
         else:
@@ -224,8 +197,8 @@ class Keeping:
             if (holder := books.holder(row.job_key)) is not None:
                 rivals.append(holder)
             books.edges.pop(row.id, None)
-            self._let_go(row, pools)
-            if row.overlap == "cancel_running" and not row.patient:
+            self._let_go(row, pools, later=later)
+            if row.overlap == "cancel_running" and not row.patient and not later:
                 displaced: list[Row] = []
                 for rival in rivals:
                     displace(books, rival, displaced, now)

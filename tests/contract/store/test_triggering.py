@@ -91,6 +91,26 @@ async def test_dependencies_are_looked_at_only_when_asked(house: StoreHarness):
     assert (await house.trigger("j")).state == "scheduled"
 
 
+async def test_what_its_parents_let_go_for_later_leaves_the_turn_to_others(house: StoreHarness):
+    parent = await house.make_job(spec_of("p", overlap="allow"))
+    key = await house.make_job(spec_of("j", dependencies=("p",)), parents=[parent])
+    await house.trigger("p")
+    await house.succeed(*await house.claim())
+    later = await house.trigger("j", with_dependencies=True, run_at=at(3600))
+    await house.store.settle(None, now=at(2))
+    assert await house.parents_of(later.id) == []
+    assert (await house.trigger("j")).state == "scheduled"
+    first, second = await house.executions_of(key)
+    assert (first.state, first.reason, first.holds_turn) == ("blocked", "delayed", False)
+    assert second.holds_turn
+
+    await house.succeed(*await house.claim())
+    await house.store.settle(None, now=at(3599))
+    assert await house.claim(now=at(3599)) == []
+    await house.store.settle(None, now=at(3600))
+    assert [c.id for c in await house.claim(now=at(3600))] == [later.id]
+
+
 async def test_a_known_key_gives_the_same_execution_for_a_day(house: StoreHarness):
     key = await house.make_job(spec_of("j", overlap="allow"))
     first = await house.trigger("j", key="k", body_hash=b"1")
