@@ -9,7 +9,6 @@ from runtime.api.problems import RefusedError
 
 NOT_BUILT: Final = {
     "/dags": "DAGs are not built yet: `dependencies:` between jobs are",
-    "/locks": "locks between tasks are not built yet: `once` and fencing tokens are",
     "/nodes/{name:str}/drain": "draining a node is not built yet: SIGTERM lets its work finish",
 }
 _METHODS: Final = [

@@ -19,6 +19,7 @@ from runtime.api import (
     house,
     job_actions,
     jobs,
+    locks,
     openapi,
     task_calls,
 )
@@ -36,6 +37,7 @@ _NOUNS: Final[Sequence[Any]] = (
     executions,
     task_calls,
     dead_letters,
+    locks,
     events,
     house,
     apply,

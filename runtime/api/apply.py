@@ -8,7 +8,7 @@ from litestar import Response, post
 
 from protocols.messages import Hint, SchedulesChanged
 from protocols.views import Applied
-from runtime.api.asked import WHO, Given, told
+from runtime.api.asked import Given, told
 from runtime.api.problems import wrong
 from runtime.apply import apply_files
 from runtime.files.load import load_texts
@@ -62,7 +62,7 @@ async def apply(asked: Given) -> Response[Applied]:
         load_texts(texts, source=body.source),
         cwd=asked.node.settings.tasks_cwd,
         now=asked.now,
-        who=WHO,
+        who=asked.who,
         adopt=body.adopt,
         prune=body.prune,
         dry_run=body.dry_run,

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast
 
+import asyncpg
 import msgspec
 from litestar import Request, Response
 from litestar.di import NamedDependency
@@ -19,7 +20,9 @@ from protocols.durations import DurationError, parse_duration, shown
 from protocols.errors import InvalidError, Problem
 from protocols.messages import Hint
 from protocols.views import Page
-from runtime.api.problems import RefusedError, wrong
+from runtime.api.away import answered_or_away
+from runtime.api.bodies import problem_in, read_json
+from runtime.api.problems import wrong
 from runtime.files.fields import NAME
 from runtime.postgres.operations.cursors import PAGE_MAX
 from runtime.postgres.operations.idempotency import answered_once
@@ -28,21 +31,14 @@ from runtime.services import Services
 
 Shape = TypeVar("Shape")
 Item = TypeVar("Item")
-Fetch = Callable[[int, str | None], Awaitable[Page[Item]]]
 HttpRequest: TypeAlias = Request[Any, Any, Any]
 Work: TypeAlias = Callable[[Connection], Awaitable[tuple[object, Sequence[Hint]]]]
 """A change: what to answer, and what to hint once it is durable."""
 
-WHO: Final = "api"
-"""Who changed something, for the audit: whoever has the token."""
 LIST_DEFAULT: Final = 50
-DEPTH_MAX: Final = 64
-"""How deeply JSON may be nested."""
+_BEYOND: Final = (asyncpg.NumericValueOutOfRangeError, asyncpg.DatetimeFieldOverflowError)
+_USER: Final = re.compile(r"[!-~]{1,200}")
 _YEARS: Final = range(2000, 2200)
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_PLACE: Final = re.compile(r"(.*?)(?: - at `(?:key in )?\$(.*)`)?", re.DOTALL)
-_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +50,17 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     limit: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] = LIST_DEFAULT
     cursor: str | None = None
+
+
+class OfJob(Listing, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of which job, and from when on: `since` an instant, or a duration ago."""
+
+    job: str | None = None
+    since: str | None = None
+
+    def since_by(self, now: datetime) -> datetime | None:
+        """The instant that `since` stands for. Raises `InvalidError`, at `since`."""
+        return None if self.since is None else read_since(self.since, now)
 
 
 class Asked:
@@ -68,6 +75,7 @@ class Asked:
         self.node = node
         self.tenant = _tenant_of(request)
         self.now = node.clock.now()
+        self.who = _who_of(request)
         self._query = _query_of(request)
 
     def query(self, of: type[Shape]) -> Shape:
@@ -86,8 +94,27 @@ class Asked:
     async def do(
         self, work: Callable[[Connection], Awaitable[Shape]], *, kept_plans: bool = False
     ) -> Shape:
-        """Run `work` in one transaction of the tenant; `kept_plans` as in `transact`."""
-        return await transact(self.node.api, self.tenant, work, kept_plans=kept_plans)
+        """Run `work` in one transaction of the tenant; `kept_plans` as in `transact`.
+
+        Raises:
+            UnavailableError: the database is away; of a read, also while it only says nothing.
+            InvalidError: a value is beyond what the database can hold.
+        """
+        doing = self._transact(work, kept_plans=kept_plans)
+        if self.request.method != "GET":
+            return await doing
+        return await answered_or_away(doing, self.node.health)
+
+    async def _transact(
+        self, work: Callable[[Connection], Awaitable[Shape]], *, kept_plans: bool
+    ) -> Shape:
+        try:
+            return await transact(self.node.api, self.tenant, work, kept_plans=kept_plans)
+        except asyncpg.DataError as error:
+            if isinstance(error.__cause__, OverflowError) or isinstance(error, _BEYOND):
+                text = "a number or an instant here is beyond what can be stored"
+                raise InvalidError((Problem((), text),)) from None
+            raise
 
     def hint(self, *hints: Hint) -> None:
         """Tell the actors of what is durable now."""
@@ -121,7 +148,7 @@ class Asked:
         if key is None:
             done = await self.do(answer), False
         else:
-            given = hashlib.sha256(msgspec.json.encode(body)).digest()
+            given = hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest()
 
             async def keyed(conn: Connection) -> tuple[bytes, bool]:
                 hints.clear()
@@ -143,6 +170,18 @@ class Asked:
 
 Given: TypeAlias = NamedDependency[SkipValidation[Asked]]
 """How a route asks for it."""
+
+
+def _who_of(request: HttpRequest) -> str:
+    """Who asks, for the audit: the name that the client gives, and the address it came from.
+
+    All have the same token, so that a name is what somebody says of himself, and no proof.
+    """
+    names = request.headers.getall("X-User", [])
+    if len(names) > 1 or not all(map(_USER.fullmatch, names)):
+        raise wrong("X-User", "a user's name is one text of 1 to 200 visible ASCII characters")
+    client = request.client
+    return f"{names[0] if names else 'api'} from {client.host if client else 'this machine'}"
 
 
 def _tenant_of(request: HttpRequest) -> str:
@@ -171,58 +210,7 @@ def _query_of(request: HttpRequest) -> object:
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidError((_problem_of(error),)) from None
-
-
-def read_json(raw: bytes, of: type[Shape]) -> Shape:
-    """What `raw` holds, by its shape.
-
-    Raises:
-        RefusedError: it is no JSON.
-        InvalidError: it is nested too deeply, or of another shape.
-    """
-    if _depth(raw) > DEPTH_MAX:
-        raise InvalidError((Problem((), f"this is nested deeper than {DEPTH_MAX} levels"),))
-    try:
-        found = msgspec.json.decode(raw, type=of)
-        # What cannot be written again (an integer beyond 64 bits) could never be shown.
-        msgspec.json.encode(found)
-    except msgspec.ValidationError as error:
-        raise InvalidError((_problem_of(error),)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RefusedError(400, "unreadable", f"the body is not JSON: {error}") from None
-    except OverflowError:
-        text = "an integer here needs more than 64 bits: send it as a string"
-        raise InvalidError((Problem((), text),)) from None
-    return found
-
-
-def _depth(raw: bytes) -> int:
-    """How deeply the brackets outside of strings are nested, or a little past the bound."""
-    if raw.count(b"[") + raw.count(b"{") <= DEPTH_MAX:
-        return 0
-    depth = deepest = 0
-    for char in _STRINGS.sub(b"", raw):
-        if char in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if depth > DEPTH_MAX:
-                break
-        elif char in b"]}":
-            depth -= 1
-    return deepest
-
-
-def _problem_of(error: msgspec.ValidationError) -> Problem:
-    """The sentence of msgspec, and the place that it names."""
-    match = _PLACE.fullmatch(str(error))
-    assert match is not None, "the pattern takes any text"
-    message, place = match[1], match[2] or ""
-    path = tuple(int(n) if n else name for name, n in _STEP.findall(place))
-    unknown = _UNKNOWN.fullmatch(message)
-    if unknown is not None:
-        return Problem((*path, unknown[1]), f"there is no field {shown(unknown[1])}")
-    return Problem(path, message)
+        raise InvalidError((problem_in(error),)) from None
 
 
 def read_instant(text: str, name: str) -> datetime:
@@ -283,8 +271,20 @@ def shown_as(value: Shape, **headers: str) -> Response[Shape]:
     return answered(type(value), msgspec.json.encode(value), status=200, **headers)
 
 
-async def listed(fetch: Fetch[Item], query: Listing) -> Response[Page[Item]]:
-    """A list's items up to its limit, over as many pages as that takes; 0 means all, streamed."""
+async def listed(
+    asked: Asked, query: Listing, of: Callable[..., Awaitable[Page[Item]]]
+) -> Response[Page[Item]]:
+    """A list's items up to its limit, over as many pages as that takes; 0 means all, streamed.
+
+    Args:
+        asked: the request.
+        query: which part of the list it wants.
+        of: a page of the list, by a connection, `limit` and `cursor`.
+    """
+
+    async def fetch(limit: int, cursor: str | None) -> Page[Item]:
+        return await asked.do(lambda conn: of(conn, limit=limit, cursor=cursor))
+
     left = query.limit
     first = await fetch(min(left or PAGE_MAX, PAGE_MAX), query.cursor)
     if first.next is None or 0 < left <= len(first.items):

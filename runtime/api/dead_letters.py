@@ -1,26 +1,21 @@
 """Dead letters: listed, run again, put away; a thousand at most in one request."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response, get, post
 
 from protocols.durations import shown
+from protocols.errors import InvalidError, Problem
 from protocols.ids import execution_key
 from protocols.messages import Hint, Ready
 from protocols.views import DeadLetterView, Discarded, Page, Reopened
-from runtime.api.asked import WHO, Asked, Given, Listing, listed, read_since, told
+from runtime.api.asked import Asked, Given, OfJob, listed, told
 from runtime.api.problems import wrong
 from runtime.postgres.operations.dead_letters import list_dead_letters
 from runtime.postgres.operations.reopen import AT_ONCE, discard_dead_letters, replay_dead_letters
 from runtime.postgres.operations.session import Connection
-
-
-class DeadLetters(Listing, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which dead letters; `since` an instant, or a duration ago."""
-
-    job: str | None = None
-    since: str | None = None
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,25 +26,17 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     all: bool = False
 
 
-@get("/dead-letters", opt={"query": DeadLetters})
+@get("/dead-letters", opt={"query": OfJob})
 async def list_(asked: Given) -> Response[Page[DeadLetterView]]:
     """List what ended dead and was neither run again nor put away, newest first."""
-    query = asked.query(DeadLetters)
-    since = None if query.since is None else read_since(query.since, asked.now)
-
-    async def fetch(limit: int, cursor: str | None) -> Page[DeadLetterView]:
-        return await asked.do(
-            lambda conn: list_dead_letters(
-                conn,
-                tenant=asked.tenant,
-                job_id=query.job,
-                since=since,
-                limit=limit,
-                cursor=cursor,
-            )
-        )
-
-    return await listed(fetch, query)
+    query = asked.query(OfJob)
+    of = partial(
+        list_dead_letters,
+        tenant=asked.tenant,
+        job_id=query.job,
+        since=query.since_by(asked.now),
+    )
+    return await listed(asked, query, of)
 
 
 @post("/dead-letters/replay", opt={"body": Chosen}, status_code=200)
@@ -87,10 +74,10 @@ def _chosen(asked: Asked, body: Chosen) -> dict[str, Any]:
         for number, key in enumerate(keys):
             if key is None:
                 text = f"{shown(body.execution_ids[number])} is not an execution's id"
-                raise wrong("execution_ids", text)
+                raise InvalidError((Problem(("execution_ids", number), text),))
     return {
         "tenant": asked.tenant,
-        "who": WHO,
+        "who": asked.who,
         "asked_at": asked.now,
         "now": asked.now,
         "ids": keys,

@@ -7,6 +7,7 @@ that reads slowly holds up only its own stream.
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 import anyio
 import msgspec
@@ -18,7 +19,7 @@ from protocols.errors import TickwrightError
 from protocols.ids import execution_id
 from protocols.instants import iso
 from protocols.messages import EventsAppended, Hint
-from runtime.api.asked import WHO, Asked, Given, made
+from runtime.api.asked import Asked, Given, made
 from runtime.api.problems import RefusedError, wrong
 from runtime.api.tail import GivenTail, News, Tail
 from runtime.files.fields import NAME
@@ -73,10 +74,12 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     payload: msgspec.Raw | None = None
 
 
-@post("/events/{event:str}", opt={"body": Emit})
+@post("/events/{event:path}", opt={"body": Emit})
 async def emit(asked: Given, event: FromPath[str]) -> Response[Emitted]:
     """Emit an event: every job that listens for it, and whose filter holds, runs."""
     body = await asked.body(Emit)
+    # A name may hold slashes, two in a row and one at its end; the router makes the path tidy.
+    event = unquote(asked.request.scope["raw_path"].decode("latin-1")).partition("/events/")[2]
     if not NAME.fullmatch(event):
         text = "an event's name is a letter or digit, then up to 199 of those or of `._:/-`"
         raise wrong("event", text)
@@ -87,7 +90,7 @@ async def emit(asked: Given, event: FromPath[str]) -> Response[Emitted]:
             tenant=asked.tenant,
             event=event,
             payload=body.payload,
-            who=WHO,
+            who=asked.who,
             now=asked.now,
         )
         return Emitted(event=event, tenant=asked.tenant), (EventsAppended(),)

@@ -1,5 +1,6 @@
 """Executions: listed, shown, waited for, cancelled, run again, and what they printed."""
 
+from functools import partial
 from typing import Annotated, Final
 
 import anyio
@@ -11,12 +12,10 @@ from protocols.executions import FINAL, State
 from protocols.messages import CancelRequested, Hint, JobsFinished, Ready
 from protocols.views import ExecutionDetail, ExecutionView, LogView, Page
 from runtime.api.asked import (
-    WHO,
     Asked,
     Given,
-    Listing,
+    OfJob,
     listed,
-    read_since,
     shown_as,
     told,
 )
@@ -30,12 +29,10 @@ from runtime.postgres.operations.session import Connection
 WAIT_S_MAX: Final = 60.0
 
 
-class Executions(Listing, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which executions; `since` an instant, or a duration ago."""
+class Executions(OfJob, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which executions."""
 
-    job: str | None = None
     state: State | None = None
-    since: str | None = None
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,23 +52,15 @@ class Logs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 async def list_(asked: Given) -> Response[Page[ExecutionView]]:
     """List executions, newest first."""
     query = asked.query(Executions)
-    since = None if query.since is None else read_since(query.since, asked.now)
-
-    async def fetch(limit: int, cursor: str | None) -> Page[ExecutionView]:
-        return await asked.do(
-            lambda conn: list_executions(
-                conn,
-                tenant=asked.tenant,
-                now=asked.now,
-                job_id=query.job,
-                state=query.state,
-                since=since,
-                limit=limit,
-                cursor=cursor,
-            )
-        )
-
-    return await listed(fetch, query)
+    of = partial(
+        list_executions,
+        tenant=asked.tenant,
+        now=asked.now,
+        job_id=query.job,
+        state=query.state,
+        since=query.since_by(asked.now),
+    )
+    return await listed(asked, query, of)
 
 
 @get("/executions/{execution:str}")
@@ -100,7 +89,7 @@ async def cancel(asked: Given, execution: FromPath[str]) -> Response[ExecutionDe
 
     async def work(conn: Connection) -> tuple[ExecutionDetail, tuple[Hint, ...]]:
         done = await cancel_execution(
-            conn, tenant=asked.tenant, execution=execution, who=WHO, now=asked.now
+            conn, tenant=asked.tenant, execution=execution, who=asked.who, now=asked.now
         )
         hint: Hint = JobsFinished((done.job_key,))
         if done.asked is not None:
@@ -118,7 +107,7 @@ async def retry(asked: Given, execution: FromPath[str]) -> Response[ExecutionDet
 
     async def work(conn: Connection) -> tuple[ExecutionDetail, tuple[Hint, ...]]:
         done = await retry_execution(
-            conn, tenant=asked.tenant, execution=execution, who=WHO, now=asked.now
+            conn, tenant=asked.tenant, execution=execution, who=asked.who, now=asked.now
         )
         shown = await _show(conn, asked, execution)
         return shown, tuple(Ready(pool) for pool in done.pools)

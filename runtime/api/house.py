@@ -1,5 +1,6 @@
 """The house: its nodes, actors and figures, who changed what, and pausing all of it."""
 
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -8,10 +9,11 @@ from litestar import Response, get, post
 
 from protocols.messages import Hint, Ready, SchedulesChanged
 from protocols.views import AuditView, NodeView, Page, StatsView
-from runtime.api.asked import WHO, Given, Listing, listed, shown_as, told
+from runtime.api.asked import Given, Listing, listed, shown_as, told
 from runtime.api.job_actions import Pausing
 from runtime.kernel.introspection import ActorInfo, SlowMessage
 from runtime.postgres.operations.audit import list_audit
+from runtime.postgres.operations.cursors import cursor_of, number_of
 from runtime.postgres.operations.nodes_view import list_nodes
 from runtime.postgres.operations.pause import pause_house, resume_house
 from runtime.postgres.operations.session import Connection
@@ -50,10 +52,12 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/nodes", opt={"query": Listing})
 async def nodes(asked: Given) -> Response[Page[NodeView]]:
-    """List nodes, the one that started last first; there are few, and they come as one page."""
+    """List nodes, the one that started last first."""
     query = asked.query(Listing)
-    found = await asked.do(list_nodes)
-    return shown_as(Page(found[: query.limit or len(found)]))
+    before = number_of(query.cursor)
+    found = [node for node in await asked.do(list_nodes) if node.incarnation < before]
+    page = tuple(found[: query.limit or len(found)])
+    return shown_as(Page(page, cursor_of(page[-1].incarnation) if len(page) < len(found) else None))
 
 
 @get("/actors")
@@ -65,13 +69,7 @@ async def actors(asked: Given) -> Response[ActorView]:
 @get("/audit", opt={"query": Listing})
 async def audit(asked: Given) -> Response[Page[AuditView]]:
     """Who changed what, newest first."""
-
-    async def fetch(limit: int, cursor: str | None) -> Page[AuditView]:
-        return await asked.do(
-            lambda conn: list_audit(conn, tenant=asked.tenant, limit=limit, cursor=cursor)
-        )
-
-    return await listed(fetch, asked.query(Listing))
+    return await listed(asked, asked.query(Listing), partial(list_audit, tenant=asked.tenant))
 
 
 @get("/stats")
@@ -86,7 +84,13 @@ async def pause(asked: Given) -> Response[HousePaused]:
     body = await asked.body(Pausing)
 
     async def work(conn: Connection) -> tuple[HousePaused, tuple[Hint, ...]]:
-        await pause_house(conn, tenant=asked.tenant, reason=body.reason, who=WHO, now=asked.now)
+        await pause_house(
+            conn,
+            tenant=asked.tenant,
+            reason=body.reason,
+            who=asked.who,
+            now=asked.now,
+        )
         return HousePaused(paused=True, reason=body.reason), ()
 
     return told(HousePaused, await asked.once("pause", body, work))
@@ -99,7 +103,13 @@ async def resume(asked: Given) -> Response[HousePaused]:
     pools = tuple(asked.node.executors)
 
     async def work(conn: Connection) -> tuple[HousePaused, tuple[Hint, ...]]:
-        await resume_house(conn, tenant=asked.tenant, reason=body.reason, who=WHO, now=asked.now)
+        await resume_house(
+            conn,
+            tenant=asked.tenant,
+            reason=body.reason,
+            who=asked.who,
+            now=asked.now,
+        )
         return HousePaused(paused=False), (SchedulesChanged(), *map(Ready, pools))
 
     return told(HousePaused, await asked.once("resume", body, work))

@@ -13,7 +13,6 @@ from protocols.messages import Hint, JobsFinished, Ready, SchedulesChanged
 from protocols.ports.store import Triggered, TriggerRequest
 from protocols.views import Backfilled, ExecutionDetail, JobView, Page
 from runtime.api.asked import (
-    WHO,
     Asked,
     Given,
     made,
@@ -83,7 +82,7 @@ async def trigger_(asked: Given, job_id: FromPath[str]) -> Response[ExecutionDet
         run_at=_run_at(asked, body),
         with_dependencies=body.with_dependencies,
         key=key,
-        body_hash=hashlib.sha256(msgspec.json.encode(plain)).digest(),
+        body_hash=hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).digest(),
     )
 
     async def work(conn: Connection) -> tuple[ExecutionDetail, Triggered]:
@@ -95,7 +94,7 @@ async def trigger_(asked: Given, job_id: FromPath[str]) -> Response[ExecutionDet
             await record(
                 conn,
                 tenant=asked.tenant,
-                who=WHO,
+                who=asked.who,
                 action="trigger",
                 target=job_id,
                 detail={"execution_id": name},
@@ -123,7 +122,12 @@ async def pause(asked: Given, job_id: FromPath[str]) -> Response[JobView]:
 
     async def work(conn: Connection) -> tuple[JobView, tuple[Hint, ...]]:
         job = await pause_job(
-            conn, tenant=asked.tenant, job_id=job_id, reason=body.reason, who=WHO, now=asked.now
+            conn,
+            tenant=asked.tenant,
+            job_id=job_id,
+            reason=body.reason,
+            who=asked.who,
+            now=asked.now,
         )
         return job, (SchedulesChanged(),)
 
@@ -136,7 +140,9 @@ async def resume(asked: Given, job_id: FromPath[str]) -> Response[JobView]:
     body = await asked.empty_body()
 
     async def work(conn: Connection) -> tuple[JobView, tuple[Hint, ...]]:
-        job = await resume_job(conn, tenant=asked.tenant, job_id=job_id, who=WHO, now=asked.now)
+        job = await resume_job(
+            conn, tenant=asked.tenant, job_id=job_id, who=asked.who, now=asked.now
+        )
         return job, (SchedulesChanged(),)
 
     return told(JobView, await asked.once(f"resume {job_id}", body, work))
@@ -168,7 +174,7 @@ async def backfill_(asked: Given, job_id: FromPath[str]) -> Response[Backfilled]
             job_id=job_id,
             first=first,
             until=until,
-            who=WHO,
+            who=asked.who,
             now=asked.now,
             limit=body.limit,
             dry_run=body.dry_run,

@@ -1,5 +1,6 @@
 """Jobs: listed, shown, made, replaced, changed and deleted, with the fields of job files."""
 
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,6 @@ from protocols.jobs import JobSpec, PythonTask
 from protocols.messages import SchedulesChanged
 from protocols.views import JobDetail, JobView, Page
 from runtime.api.asked import (
-    WHO,
     Asked,
     Given,
     Listing,
@@ -57,14 +57,7 @@ async def list_(asked: Given) -> Response[Page[JobView]]:
     """List jobs, the one made last first."""
     query = asked.query(Jobs)
 
-    async def fetch(limit: int, cursor: str | None) -> Page[JobView]:
-        return await asked.do(
-            lambda conn: list_jobs(
-                conn, tenant=asked.tenant, tag=query.tag, limit=limit, cursor=cursor
-            )
-        )
-
-    return await listed(fetch, query)
+    return await listed(asked, query, partial(list_jobs, tenant=asked.tenant, tag=query.tag))
 
 
 @post("/jobs", opt={"body": Fields})
@@ -74,7 +67,7 @@ async def create(asked: Given) -> Response[JobShown]:
     spec = await _checked(asked, fields)
 
     async def work(conn: Connection) -> tuple[JobShown, tuple[SchedulesChanged]]:
-        job = await create_job(conn, tenant=asked.tenant, spec=spec, who=WHO, now=asked.now)
+        job = await create_job(conn, tenant=asked.tenant, spec=spec, who=asked.who, now=asked.now)
         return _shown(job), (SchedulesChanged(),)
 
     body, known = await asked.once("create", fields, work)
@@ -99,7 +92,7 @@ async def replace(asked: Given, job_id: FromPath[str]) -> Response[JobShown]:
         await lock_definitions(conn, asked.tenant)
         match.check(await _standing(conn, asked.tenant, job_id))
         written = await replace_job(
-            conn, tenant=asked.tenant, spec=spec, who=WHO, now=asked.now, adopt=query.adopt
+            conn, tenant=asked.tenant, spec=spec, who=asked.who, now=asked.now, adopt=query.adopt
         )
         return written.job, written.created
 
@@ -141,7 +134,7 @@ async def remove(asked: Given, job_id: FromPath[str]) -> None:
     async def work(conn: Connection) -> None:
         await lock_definitions(conn, asked.tenant)
         match.check(await _standing(conn, asked.tenant, job_id))
-        await delete_job(conn, tenant=asked.tenant, job_id=job_id, who=WHO, now=asked.now)
+        await delete_job(conn, tenant=asked.tenant, job_id=job_id, who=asked.who, now=asked.now)
 
     await asked.do(work)
     asked.hint(SchedulesChanged())
@@ -171,7 +164,7 @@ def _changing(asked: Asked, seen: JobDetail, spec: JobSpec, *, adopt: bool) -> A
             tenant=asked.tenant,
             job_id=seen.job_id,
             change=lambda _: spec,
-            who=WHO,
+            who=asked.who,
             now=asked.now,
             adopt=adopt,
         )

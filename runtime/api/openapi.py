@@ -27,6 +27,13 @@ _KEY: Final = {
     "description": "Said again within 24 hours, the request is answered again and does nothing.",
     "schema": {"type": "string", "maxLength": 255},
 }
+_USER: Final = {
+    "name": "X-User",
+    "in": "header",
+    "required": False,
+    "description": "Who asks, for the audit: what a client says of itself, and no proof.",
+    "schema": {"type": "string", "maxLength": 200},
+}
 _TOKEN: Final = {
     "name": "X-Fencing-Token",
     "in": "header",
@@ -96,6 +103,7 @@ def _describe(
         parameters.append(_TOKEN)
     elif method != "GET":
         operation["security"] = [{"token": []}]
+        parameters.append(_USER)
         if method == "POST":
             parameters.append(_KEY)
     if "body" in opt:

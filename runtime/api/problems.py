@@ -18,6 +18,7 @@ log = structlog.get_logger("tickwright.api")
 MEDIA_TYPE: Final = "application/problem+json"
 AWAY: Final = 503
 RETRY_AFTER_S: Final = 1
+POINTER_CHARS_MAX: Final = 1000
 
 _TITLES: Final = {
     400: "The request cannot be read",
@@ -81,7 +82,7 @@ def problem_of(error: BaseException) -> ProblemDetails:
         case RefusedError(refusal=(status, code)):
             found = _document(status, code, str(error))
         case TickwrightError():
-            found = _document(error.status, error.code, str(error), _places(error))
+            found = _document(error.status, error.code, _detail(error), _places(error))
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
             found = _document(error.status_code, code, error.detail)
@@ -92,7 +93,7 @@ def problem_of(error: BaseException) -> ProblemDetails:
 
 def _places(error: TickwrightError) -> tuple[ErrorPlace, ...]:
     if isinstance(error, InvalidError):
-        return tuple(ErrorPlace(pointer=p.pointer, message=p.message) for p in error.problems)
+        return tuple(ErrorPlace(pointer=_pointer(p), message=p.message) for p in error.problems)
     if not isinstance(error, InvalidFileError):
         return ()
     return tuple(
@@ -105,6 +106,21 @@ def _places(error: TickwrightError) -> tuple[ErrorPlace, ...]:
         )
         for p in error.problems
     )
+
+
+def _pointer(problem: Problem) -> str:
+    """Where it is; of a place with a key as long as a page, the nearest that can be read."""
+    path = problem.path
+    while len(problem.pointer) > POINTER_CHARS_MAX:
+        path = path[:-1]
+        problem = msgspec.structs.replace(problem, path=path)
+    return problem.pointer
+
+
+def _detail(error: TickwrightError) -> str:
+    if not isinstance(error, InvalidError):
+        return str(error)
+    return "; ".join(f"{_pointer(p) or '/'}: {p.message}" for p in error.problems)
 
 
 def _document(
