@@ -238,7 +238,7 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def texts(value: object) -> dict[str, str]:
-    """A mapping of names to texts; numbers and booleans are written as YAML reads them."""
+    """A mapping of names to texts; a number or a boolean (of JSON) as JSON has it."""
     if not isinstance(value, Mapping):
         raise Refused(f"{shown(value)} is not a mapping of names to texts")
     found = {}

@@ -1,6 +1,7 @@
 """Loads job files: every path given, every file whole, every error at once."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -55,6 +56,20 @@ def load_files(paths: Sequence[FilePath], *, source: str | None = None) -> FileS
     Raises:
         InvalidFileError: With every error of every file.
     """
+    return load_texts(read_texts(paths), source=source or source_of(paths))
+
+
+def source_of(paths: Sequence[FilePath]) -> str:
+    """Whose jobs these paths hold, unless it is said: the names of the paths."""
+    return "+".join(path.name or str(path) for path in paths)
+
+
+def read_texts(paths: Sequence[FilePath]) -> list[tuple[str, bytes]]:
+    """All job files below `paths`, each once, as (name, text).
+
+    Raises:
+        InvalidFileError: With every one that cannot be read; none is passed over.
+    """
     problems: list[FileProblem] = []
     texts: list[tuple[str, bytes]] = []
     for file in _files(paths, problems):
@@ -62,8 +77,10 @@ def load_files(paths: Sequence[FilePath], *, source: str | None = None) -> FileS
             texts.append((str(file), _read(file)))
         except InvalidFileError as error:
             problems.extend(error.problems)
-    name = source or "+".join(path.name or str(path) for path in paths)
-    return load_texts(texts, source=name, problems=problems)
+    if problems:
+        # What can be read may be wrong as well, and a user would hear of it only after.
+        load_texts(texts, source="", problems=problems)
+    return texts
 
 
 def load_texts(
@@ -81,7 +98,7 @@ def load_texts(
     for name, text in texts:
         digest.update(hashlib.sha256(text).digest())
         try:
-            document = read_yaml(name, text)
+            document = read_yaml(name, text, as_written=_is_text)
         except InvalidFileError as error:
             wrong.extend(error.problems)
             continue
@@ -95,19 +112,40 @@ def load_texts(
 
 
 def _files(paths: Iterable[FilePath], problems: list[FileProblem]) -> list[FilePath]:
-    found: list[FilePath] = []
+    found: dict[FilePath, None] = {}
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in _ENDINGS and p.is_file())
-            if not inside:
-                problems.append(_whole(path, "this folder holds no .yaml file"))
-            found += [file for file in inside if file not in found]
-        elif path not in found:
-            found.append(path)
-    if len(found) > FILES_MAX:
-        problems.append(_whole(found[FILES_MAX], f"at most {FILES_MAX:,} files are read at once"))
-        return found[:FILES_MAX]
-    return found
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            problems.append(_unreadable(error, path))
+            continue
+        found |= dict.fromkeys(_inside(path, problems) if is_folder else [path])
+    files = list(found)
+    if len(files) > FILES_MAX:
+        problems.append(_whole(files[FILES_MAX], f"at most {FILES_MAX:,} files are read at once"))
+    return files[:FILES_MAX]
+
+
+def _inside(folder: FilePath, problems: list[FileProblem]) -> list[FilePath]:
+    """The job files below a folder, sorted; what cannot be looked into is a problem."""
+    found: list[FilePath] = []
+    before = len(problems)
+    walk = os.walk(folder, onerror=lambda error: problems.append(_unreadable(error, folder)))
+    for here, _, names in walk:
+        for file in (FilePath(here, name) for name in names):
+            if file.suffix not in _ENDINGS:
+                continue
+            if file.is_file() or not file.exists():
+                found.append(file)  # a link that leads nowhere is told when it is read
+            else:
+                problems.append(_whole(file, "this is not a file"))
+    if not found and len(problems) == before:
+        problems.append(_whole(folder, "this folder holds no .yaml file"))
+    return sorted(found)
+
+
+def _unreadable(error: OSError, path: FilePath) -> FileProblem:
+    return _whole(FilePath(error.filename or path), f"cannot be read: {error.strerror or error}")
 
 
 def _read(file: FilePath) -> bytes:
@@ -115,10 +153,19 @@ def _read(file: FilePath) -> bytes:
         with file.open("rb") as stream:
             return stream.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-        raise InvalidFileError([_whole(file, reason)]) from None
+        raise InvalidFileError([_unreadable(error, file)]) from None
     except ValueError:
         raise InvalidFileError([_whole(file, "this is not a file's name")]) from None
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a value is text by its place: `VERSION: 1.10` is no number in an environment."""
+    match path:
+        case ("jobs", int(), "env", _) | ("defaults", "env", _):
+            return True
+        case ("jobs", int(), "http", "headers", _) | ("defaults", "http", "headers", _):
+            return True
+    return False
 
 
 def _whole(file: FilePath, message: str) -> FileProblem:

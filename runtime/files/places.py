@@ -1,13 +1,15 @@
 """Where a value stands in a file, and how an error about it is told."""
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
 from protocols.errors import Problem, TickwrightError
 
 Path = tuple[str | int, ...]
+
+_PART_CHARS_MAX: Final = 200
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -17,11 +19,20 @@ class Place(msgspec.Struct, frozen=True, order=True):
     column: int
 
 
+def printable(text: str) -> str:
+    """What a user wrote, as part of a line: nothing in it steers a terminal, or fills a page."""
+    cut = text if len(text) <= _PART_CHARS_MAX else f"{text[: _PART_CHARS_MAX - 3]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
 def spell(path: Path) -> str:
     """A path as people read it: `jobs[3].timeout`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{printable(part)}" if text else printable(part)
     return text
 
 

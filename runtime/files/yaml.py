@@ -6,12 +6,21 @@ may repeat but not explode, and no depth of nesting can exhaust a stack.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import yaml
 
-from runtime.files.places import Document, FileProblem, InvalidFileError, Path, Place, spell
+from protocols.durations import shown
+from runtime.files.places import (
+    Document,
+    FileProblem,
+    InvalidFileError,
+    Path,
+    Place,
+    printable,
+    spell,
+)
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 DEPTH_MAX: Final = 64
@@ -49,14 +58,21 @@ class _Frame:
         self.start = start
 
 
-def read_yaml(file: str, text: bytes | str) -> Document:
+def read_yaml(
+    file: str, text: bytes | str, *, as_written: Callable[[Path], bool] = lambda _: False
+) -> Document:
     """Read one YAML document.
+
+    Args:
+        file: its name, for errors.
+        text: what it holds.
+        as_written: of which paths a plain value is the text that stands there, were it a number.
 
     Raises:
         InvalidFileError: It is too large, not UTF-8, not YAML, or uses what is refused here.
     """
     try:
-        return _Builder(file).build(_decode(text))
+        return _Builder(file, as_written).build(_decode(text))
     except _Wrong as error:
         place, message, path = error.problem
         raise InvalidFileError([FileProblem(file, place, spell(path), message)]) from None
@@ -87,8 +103,9 @@ def _decode(text: bytes | str) -> str:
 
 
 class _Builder:
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, as_written: Callable[[Path], bool]) -> None:
         self._file = file
+        self._as_written = as_written
         self._places: dict[Path, Place] = {}
         self._keys: dict[Path, Place] = {}
         self._stack: list[_Frame] = []
@@ -129,7 +146,9 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         if event.tag is not None:
-            raise _Wrong(_place(event), f"the tag {event.tag} is not supported; take it out")
+            raise _Wrong(
+                _place(event), f"the tag {printable(event.tag)} is not supported; take it out"
+            )
         frame = self._stack[-1] if self._stack else None
         if frame is not None and isinstance(frame.values, dict) and frame.key is None:
             self._key(frame, event)
@@ -145,7 +164,7 @@ class _Builder:
     def _key(self, frame: _Frame, event: yaml.ScalarEvent) -> None:
         key = event.value
         if key in frame.values:
-            raise _Wrong(_place(event), f'the key "{key}" stands here twice', frame.path)
+            raise _Wrong(_place(event), f"the key {shown(key)} stands here twice", frame.path)
         if key == "<<" and event.style in (None, ""):
             raise _Wrong(_place(event), "merge keys are not supported; use `defaults:`", frame.path)
         frame.key = key
@@ -153,6 +172,8 @@ class _Builder:
 
     def _plain(self, event: yaml.ScalarEvent, path: Path) -> Any:
         text = event.value
+        if self._as_written(path) and _WORDS.get(text, True) is not None:
+            return text
         if text in _WORDS:
             return _WORDS[text]
         if len(text) <= _DIGITS_MAX:
@@ -171,7 +192,9 @@ class _Builder:
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         if event.tag is not None:
-            raise _Wrong(_place(event), f"the tag {event.tag} is not supported; take it out")
+            raise _Wrong(
+                _place(event), f"the tag {printable(event.tag)} is not supported; take it out"
+            )
         path = self._path(event)
         if len(self._stack) >= DEPTH_MAX:
             raise _Wrong(_place(event), f"nested deeper than {DEPTH_MAX} levels", ())
