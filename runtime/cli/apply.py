@@ -1,6 +1,5 @@
 """`runtime apply`: job files become the definitions of their source, whole or not at all."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +8,7 @@ import click
 from runtime.cli.arguments import json_option
 from runtime.cli.client import Client, uses_node
 from runtime.cli.show import cell, note, person, print_json
-from runtime.files.load import load_files
+from runtime.files.load import load_texts, read_texts, source_of
 
 _STYLES: Final = {"+": "green", "~": "yellow", "-": "red"}
 
@@ -38,15 +37,14 @@ def apply_command(
 
     + is new, ~ has changed (field by field), - is deleted, which only --prune does.
     """
-    files = load_files(paths, source=source)
+    texts = read_texts(paths)
+    source = source or source_of(paths)
+    load_texts(texts, source=source)  # what is wrong in them is told without a node
     answer = client.post(
         "apply",
         body={
-            "source": files.source,
-            "files": [
-                {"name": str(file), "text": file.read_text(encoding="utf-8")}
-                for file in _files(paths)
-            ],
+            "source": source,
+            "files": [{"name": name, "text": text.decode("utf-8-sig")} for name, text in texts],
             "adopt": adopt,
             "prune": prune,
             "dry_run": dry_run,
@@ -56,15 +54,6 @@ def apply_command(
         print_json(answer)
     else:
         _show(answer, dry_run=dry_run)
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files that `load_files` has just read and found right."""
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix in {".yaml", ".yml"})
-        else:
-            yield path
 
 
 def _show(applied: dict[str, Any], *, dry_run: bool) -> None:

@@ -1,6 +1,7 @@
 """The values people type: instants, durations, JSON; and the options that commands share."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -85,7 +86,9 @@ class JsonValue(click.ParamType[Any]):
             reason = getattr(error, "strerror", None) or error
             self.fail(f"{shown(value)} cannot be read: {reason}", param, ctx)
         try:
-            return json.loads(text, parse_constant=_no_constant)
+            return json.loads(
+                text, parse_constant=_no_constant, parse_float=_float, object_pairs_hook=_object
+            )
         except RecursionError:
             self.fail("the JSON is nested too deeply", param, ctx)
         except ValueError as error:
@@ -104,6 +107,22 @@ def _text(value: str) -> str:
     if len(held) > VALUE_BYTES_MAX:
         raise ValueError(f"more than {VALUE_BYTES_MAX:,} bytes")
     return held.decode()
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is too large a number")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {shown(key)} stands there twice")
+        found[key] = value
+    return found
 
 
 def _no_constant(name: str) -> Any:

@@ -1,13 +1,14 @@
 """The doctor's look at a running node: whether it does its work, by its own account."""
 
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 
 from runtime.cli.checks import Check, check_clock
 from runtime.settings import Settings
 
-_WITHIN_S: Final = 5.0
+_WITHIN_S: Final = 10.0
 _NOT_READY: Final = 503
 
 
@@ -16,8 +17,12 @@ async def check_node(settings: Settings, url: str) -> list[Check]:
     try:
         async with httpx.AsyncClient(base_url=url, timeout=_WITHIN_S, trust_env=False) as http:
             health = await http.get("/health/ready")
-            nodes = (await http.get("/api/v1/nodes")).json()["items"]
-            stats = (await http.get("/api/v1/stats")).json()
+            view: dict[str, Any] = {"reasons": [], "troubles": []} | health.json()
+            answers = [await http.get(f"/api/v1/{path}") for path in ("nodes", "stats")]
+            if any(answer.status_code == _NOT_READY for answer in answers):
+                return [_ready(url, view, ready=False)]
+            nodes, stats = answers[0].json()["items"], answers[1].json()
+            house = _house(stats)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         said = f"none answers at {url} ({str(error) or type(error).__name__})"
         return [Check(name="node", state="warning", said=said, mend="`runtime start`")]
@@ -25,20 +30,24 @@ async def check_node(settings: Settings, url: str) -> list[Check]:
         said = f"what answers at {url} is no Tickwright node"
         mend = "stop it, or choose another with --port and RUNTIME_URL"
         return [Check(name="node", state="wrong", said=said, mend=mend)]
-    view: dict[str, Any] = health.json()
     checks = [_ready(url, view, ready=health.status_code != _NOT_READY)]
-    checks += [_trouble(one) for one in view.get("troubles", [])]
-    own = next((node for node in nodes if node["url"] == url), None)
+    checks += [_trouble(one) for one in view["troubles"]]
+    own = next((node for node in nodes if _same(node["url"], url)), None)
     if own is not None and settings.database_url is None:
         checks.append(check_clock(own["clock_offset_s"]))
-    checks.append(_house(stats))
+    checks.append(house)
     return checks
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two URLs lead to one node: all its names are loopback's, and its port is its own."""
+    return urlsplit(one).port == urlsplit(other).port
 
 
 def _ready(url: str, view: dict[str, Any], *, ready: bool) -> Check:
     if ready:
         return Check(name="node", state="ok", said=f"{url} is ready: timers and dispatch advance")
-    reasons = "; ".join(view.get("reasons", [])) or "it says no more"
+    reasons = "; ".join(view["reasons"]) or "it says no more"
     mend = "its log says more; `runtime actors` shows what is stuck"
     return Check(name="node", state="wrong", said=f"{url} is not ready: {reasons}", mend=mend)
 

@@ -4,6 +4,9 @@ import functools
 import ipaddress
 import json
 import os
+import pwd
+import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +30,12 @@ _PAGE: Final = 1000
 _AWAY: Final = 503
 _NO_TOKEN: Final = (401, 403)
 
+_USER_CHARS_MAX: Final = 200
 _SILENCE_S: Final = 40.0
 """A stream says something every 15 s, if only that nothing happens."""
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_KEY: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,10 +57,13 @@ class Client:
     ) -> None:
         self.url = url
         self._token_place = token_place
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "X-User": user()}
         if tenant is not None:
             headers["X-Tenant"] = tenant
         if token is not None:
+            if not _VISIBLE.fullmatch(token):
+                where = token_place or "RUNTIME_TOKEN"
+                raise click.UsageError(f"{where} holds no token: one is visible ASCII characters")
             headers["Authorization"] = f"Bearer {token}"
         try:
             self._http = httpx.Client(
@@ -88,7 +98,13 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Any:
         """The answer to a POST; `key` makes saying it twice the same as once."""
-        sent = {**(headers or {}), **({} if key is None else {"Idempotency-Key": key})}
+        sent = dict(headers or {})
+        if key is not None:
+            if not _KEY.fullmatch(key):
+                raise click.UsageError(
+                    f"{shown(key)} is not an idempotency key: give 1 to 255 ASCII characters"
+                )
+            sent["Idempotency-Key"] = key
         return self._json(self._send("POST", path, json={} if body is None else body, headers=sent))
 
     def delete(self, *path: str) -> Any:
@@ -102,8 +118,11 @@ class Client:
         while True:
             size = min(_PAGE, limit - len(items)) if limit else _PAGE
             page = self.get(*path, limit=size, cursor=cursor, **query)
-            items += page["items"]
-            cursor = page["next"]
+            try:
+                items += page["items"]
+                cursor = page["next"]
+            except (KeyError, TypeError):
+                raise self._stranger() from None
             if cursor is None or (limit and len(items) >= limit):
                 return items
 
@@ -121,7 +140,7 @@ class Client:
             with self._http.stream(
                 "GET", self._path(path), params=_given(query), headers=headers, timeout=timeout
             ) as answer:
-                if answer.is_error:
+                if not answer.is_success:
                     answer.read()
                     raise self._refused(answer)
                 yield from read_events(answer.iter_lines())
@@ -140,11 +159,16 @@ class Client:
             raise self._away(error) from None
         except (httpx.InvalidURL, UnicodeError) as error:
             raise click.UsageError(f"this cannot be asked of a node: {error}") from None
-        if answer.is_error:
+        if not answer.is_success:
             raise self._refused(answer)
         return answer
 
     def _path(self, path: tuple[str, ...]) -> str:
+        for part in path:
+            # As a step of a URL each of these names something else than one thing of its kind:
+            # `jobs/../pause` is the whole house.
+            if part in {"", ".", ".."}:
+                raise click.UsageError(f"{shown(part)} is not a name, nor an id")
         return "/" + "/".join(quote(part, safe="") for part in path)
 
     def _json(self, answer: httpx.Response) -> Any:
@@ -206,6 +230,15 @@ def read_events(lines: Iterator[str]) -> Iterator[Event]:
             if data or place is not None:
                 yield Event(place, name, json.loads("\n".join(data)) if data else None)
             place, name, data = None, "message", []
+
+
+def user() -> str:
+    """Who types this, and on which machine, as visible ASCII: the audit keeps it."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"uid {os.getuid()}"
+    return quote(f"{name}@{socket.gethostname()}", safe="@!$&'()*+,;=:/")[:_USER_CHARS_MAX]
 
 
 def is_loopback(url: str) -> bool:

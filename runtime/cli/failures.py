@@ -27,7 +27,7 @@ class Failed(click.ClickException):
     def show(self, file: object = None) -> None:
         """Say it on stderr, as it stands."""
         del file
-        click.echo(f"runtime: {self.message}", err=True)
+        click.echo(f"runtime: {readable(self.message)}", err=True)
 
 
 class NotBuilt(Failed):
@@ -40,6 +40,13 @@ class Unreachable(Failed):
     """The node or the database cannot be reached."""
 
     exit_code = UNREACHABLE
+
+
+def readable(text: str) -> str:
+    """A sentence, or lines of them, without what would steer a terminal."""
+    return "\n".join(
+        "".join(c if c.isprintable() else " " for c in line) for line in text.split("\n")
+    )
 
 
 def told(error: BaseException) -> BaseException:

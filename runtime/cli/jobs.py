@@ -1,12 +1,13 @@
 """`runtime jobs`: what is defined, when it fires next, and how it went."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from runtime.cli.arguments import DefaultGroup, json_option, limit_option
 from runtime.cli.client import Client, uses_node
-from runtime.cli.show import facts, instant, note, print_json, say, table
+from runtime.cli.show import facts, instant, print_json, say, table
 
 
 @click.group(cls=DefaultGroup)
@@ -76,32 +77,51 @@ def show(client: Client, *, job: str, as_json: bool) -> None:
 @jobs_command.command("pause")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @click.option("--reason", help="Why; lists show it.")
+@json_option
 @uses_node
-def pause(client: Client, *, jobs: tuple[str, ...], reason: str | None) -> None:
+def pause(client: Client, *, jobs: tuple[str, ...], reason: str | None, as_json: bool) -> None:
     """Pause jobs: their instants are recorded as skipped, what runs goes on."""
-    for job in jobs:
-        client.post("jobs", job, "pause", body={} if reason is None else {"reason": reason})
-        say(f"paused {job}")
+    body = {} if reason is None else {"reason": reason}
+    _each(jobs, lambda job: client.post("jobs", job, "pause", body=body), "paused", as_json)
 
 
 @jobs_command.command("resume")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@json_option
 @uses_node
-def resume(client: Client, *, jobs: tuple[str, ...]) -> None:
+def resume(client: Client, *, jobs: tuple[str, ...], as_json: bool) -> None:
     """Resume paused jobs."""
-    for job in jobs:
-        client.post("jobs", job, "resume")
-        say(f"resumed {job}")
+    _each(jobs, lambda job: client.post("jobs", job, "resume"), "resumed", as_json)
 
 
 @jobs_command.command("delete")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@json_option
 @uses_node
-def delete(client: Client, *, jobs: tuple[str, ...]) -> None:
+def delete(client: Client, *, jobs: tuple[str, ...], as_json: bool) -> None:
     """Delete jobs; their history stays, and what runs goes on."""
-    for job in jobs:
+
+    def gone(job: str) -> dict[str, str]:
         client.delete("jobs", job)
-        note(f"deleted {job}")
+        return {"job_id": job}
+
+    _each(jobs, gone, "deleted", as_json)
+
+
+def _each(
+    jobs: Sequence[str],
+    change: Callable[[str], Any],
+    word: str,
+    as_json: bool,  # noqa: FBT001 - as click passes it
+) -> None:
+    """Change one job after the other; told as each is done, as JSON when all are."""
+    answers = []
+    for job in jobs:
+        answers.append(change(job))
+        if not as_json:
+            say(f"{word} {job}")
+    if as_json:
+        print_json(answers[0] if len(answers) == 1 else answers)
 
 
 def _next(job: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from runtime.cli.failures import NotBuilt, exit_code_of, sentence_of, told
+from runtime.cli.failures import NotBuilt, exit_code_of, readable, sentence_of, told
 from runtime.zones import use_pinned_zones
 
 INTERRUPTED: Final = 130
@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "next": ("next", "Show when a job or an expression is due next."),
     "executions": ("executions", "List, show, cancel, retry and follow executions."),
     "dead-letters": ("dead_letters", "List, replay and discard what ended dead."),
+    "locks": ("locks", "List the locks that tasks hold, and release one."),
     "nodes": ("nodes", "List the nodes."),
     "actors": ("nodes", "Show the live supervision tree."),
     "top": ("top", "Watch what runs, live."),
@@ -45,7 +46,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 NOT_BUILT: Final = {
     "dags": "DAGs are not built yet: `dependencies:` between jobs are",
-    "locks": "locks between tasks are not built yet: `runtime once` and fencing tokens are",
 }
 """What contract and habit lead people to type, refused by name."""
 
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
         if "--debug" in arguments or not isinstance(error, Exception):
             raise
         meant = told(error)
-        click.echo(sentence_of(meant), err=True)
+        click.echo(readable(sentence_of(meant)), err=True)
         return exit_code_of(meant)
     return answer if isinstance(answer, int) else 0
 

@@ -20,8 +20,6 @@ REFUSED = (
     ["dags"],
     ["dags", "list"],
     ["dags", "show", "etl", "--json"],
-    ["locks"],
-    ["locks", "release", "a"],
     ["nodes", "drain"],
     ["nodes", "drain", "node-1", "--json"],
 )
@@ -96,11 +94,29 @@ def test_the_help_lists_every_command_without_loading_one(capsys):
         ["jobs", "--url", "ftp://somewhere"],
         ["jobs", "--url", "http://[::1"],
         ["jobs", "--tenant", "t\nx"],
+        ["jobs", "pause", ".."],
+        ["jobs", "resume", ".", "a"],
+        ["jobs", "show", ""],
+        ["jobs", "delete", ""],
+        ["executions", "show", ""],
+        ["executions", "cancel", ".."],
+        ["trigger", ".."],
+        ["emit", ""],
+        ["trigger", "a", "--key", "a\nb"],
+        ["trigger", "a", "--key", "schl\u00fcssel"],
+        ["trigger", "a", "--key", ""],
+        ["trigger", "a", "--key", "k" * 256],
+        ["emit", "a", "--key", " k"],
+        ["trigger", "a", "--input", "1e999"],
+        ["trigger", "a", "--input", '{"a": 1, "a": 2}'],
+        ["trigger", "a", "--input", '"\\ud800"'],
     ],
     ids=lambda words: " ".join(words)[:60],
 )
 def test_a_wrong_command_line_is_exit_code_2(words: list[str], capsys, monkeypatch):
+    """Told before any node is asked: here none is there, which would be exit code 3."""
     monkeypatch.delenv("RUNTIME_EXECUTION_ID", raising=False)
+    monkeypatch.setenv("RUNTIME_URL", "http://127.0.0.1:1")
     assert run(words) == 2
     said = capsys.readouterr()
     assert said.out == ""
