@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -26,6 +26,9 @@ from protocols.delivery import (
     SelfAsk,
     StashFull,
     SystemFailed,
+    TooLarge,
+    Unreachable,
+    Unreadable,
 )
 from protocols.ports.clock import Clock
 from protocols.props import Backoff, Budget, Mailbox, Overflow, Props, Restart, Strategy
@@ -64,6 +67,9 @@ __all__ = [
     "SystemFailed",
     "Terminated",
     "Timer",
+    "TooLarge",
+    "Unreachable",
+    "Unreadable",
 ]
 
 T = TypeVar("T")
@@ -100,8 +106,11 @@ class Actor(ABC):
         """
 
 
+@runtime_checkable
 class Ref(Protocol):
     """The address of an actor, near or far: cheap to keep, safe to send.
+
+    A field of a message may have it as its type; it comes out usable on another node.
 
     It stays good over restarts. A new actor of the same path has another `incarnation`, so what
     is sent to an old ref never reaches it.
@@ -140,12 +149,18 @@ class Ref(Protocol):
             MailboxFull: No room; at once.
             Quarantined: This message has crashed the target twice; at once.
             SelfAsk: The actor asked itself.
+            Unreachable: No way to the target's node, and no room to wait for one; at once.
+            TooLarge: More than may cross to another node; at once.
+            Unreadable: A type that cannot cross to another node, or is unknown there; at once.
         """
         ...
 
 
 class Terminated(msgspec.Struct, frozen=True):
-    """Told, by the system lane, to whoever watched `ref`: it has ended for good."""
+    """Told, by the system lane, to whoever watched `ref`: it has ended for good.
+
+    Of another node's actor it is `killed` when that node is gone.
+    """
 
     ref: Any
     """The `Ref` that was watched."""
@@ -300,7 +315,11 @@ class Context(Protocol):
         ...
 
     def lookup(self, name: str) -> Ref | None:
-        """The living actor registered under that name, or at that path."""
+        """The living actor registered under that name, or at that path.
+
+        `NAME@NODE` names an actor of another node, by that node's name: None if no such node
+        lives; whoever holds the name there when a message arrives is who gets it.
+        """
         ...
 
     def register(self, name: str) -> None:

@@ -17,7 +17,10 @@ DeadReason: TypeAlias = Literal[
     "full",
     "late_answer",
     "quarantined",
+    "too_large",
     "unhandled",
+    "unreachable",
+    "unreadable",
 ]
 """Why a message ended as a dead letter.
 
@@ -25,20 +28,27 @@ DeadReason: TypeAlias = Literal[
 one with its key took its place; `crashed`: its receive raised; `dead`: its target had ended;
 `dropped`: oldest of a full `drop_oldest` mailbox; `expired`: an ask nobody waits for any more;
 `full`: no room; `late_answer`: an answer whose asker had gone; `quarantined`: it crashed its
-actor twice already; `unhandled`: sent to a supervisor, which handles none.
+actor twice already; `unhandled`: sent to a supervisor, which handles none. Of another node's
+actor: `too_large`: past what may cross; `unreachable`: there was no way to that node and no room
+left to wait for one; `unreadable`: of a type that cannot cross, or that is unknown there.
 """
 
-RejectReason: TypeAlias = Literal["full", "dead", "quarantined"]
+RejectReason: TypeAlias = Literal[
+    "full", "dead", "quarantined", "unreachable", "too_large", "unreadable"
+]
+"""Why a message was not taken; the last three only by an actor of another node."""
 
 
 class Delivered(msgspec.Struct, frozen=True):
     """The message is in the mailbox; true in a condition.
 
     `how` is `coalesced` where it took the place of a queued one with the same key, and
-    `displaced` where the oldest queued one was dropped for it.
+    `displaced` where the oldest queued one was dropped for it. `sent` where the target is another
+    node's: it is on its way there, and what becomes of it there its sender hears by `ask` or
+    `put` only.
     """
 
-    how: Literal["queued", "coalesced", "displaced"] = "queued"
+    how: Literal["queued", "coalesced", "displaced", "sent"] = "queued"
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -87,6 +97,18 @@ class MailboxFull(ActorError):  # noqa: N818 - the field's name for it
 
 class Quarantined(ActorError):  # noqa: N818 - the field's name for it
     """This very message crashed the target twice; it is not delivered again."""
+
+
+class Unreachable(ActorError):  # noqa: N818 - the field's name for it
+    """There is no way to the target's node now, and no room left to wait for one."""
+
+
+class TooLarge(ActorError):  # noqa: N818 - the field's name for it
+    """The message is larger than what may cross to another node."""
+
+
+class Unreadable(ActorError):  # noqa: N818 - the field's name for it
+    """The message is of a type that cannot cross to another node, or is not known there."""
 
 
 class SelfAsk(ActorError):  # noqa: N818 - the field's name for it

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocols.actor import Actor, ActorDead, Props, Ref, StashFull, Terminated
 from protocols.ports.clock import Clock
-from runtime.kernel.items import Ask, Death, Outcome, OwedReply, Tick, stashable
+from runtime.kernel.items import Ask, Death, Outcome, OwedReply, Tick, Watched, stashable
 from runtime.kernel.pipes import PipeRun, Pipes
 from runtime.kernel.refs import LocalRef
 
@@ -85,24 +85,21 @@ class CellContext:
 
     def watch(self, ref: Ref) -> None:
         """Ask for `Terminated(ref)`."""
-        cell, target = self._living(), local(ref)
+        cell, target = self._living(), watched(ref)
         if cell.watching is None:
             cell.watching = {}
         cell.watching[target] = None
         if target.end_reason is not None:
             cell.push_system(Death(Terminated(ref, target.end_reason), target))
             return
-        if target.watchers is None:
-            target.watchers = {}
-        target.watchers[cell] = None
+        target.watched_by(cell)
 
     def unwatch(self, ref: Ref) -> None:
         """Take it back."""
-        cell, target = self._living(), local(ref)
+        cell, target = self._living(), watched(ref)
         if cell.watching is not None:
             cell.watching.pop(target, None)
-        if target.watchers is not None:
-            target.watchers.pop(cell, None)
+        target.unwatched_by(cell)
 
     def after(self, delay_s: float, message: Any) -> Tick:
         """Tell oneself later."""
@@ -198,13 +195,25 @@ class CellContext:
         """Make a dead letter of a message that this actor does not handle."""
         self._cell.bury(message, "unhandled")
 
-    def lookup(self, name: str) -> LocalRef | None:
-        """The living actor registered under that name, or at that path."""
-        return self._cell.system.lookup(name)
+    def lookup(self, name: str) -> Ref | None:
+        """The living actor of that name or path, here or, as `NAME@NODE`, on another node."""
+        return self._cell.system.look_everywhere(name)
 
     def register(self, name: str) -> None:
         """Be found by `lookup(name)`."""
         self._cell.system.registry.register(name, self._living())
+
+
+def watched(ref: Ref) -> Watched:
+    """What is watched behind a ref, near or far.
+
+    Raises:
+        TypeError: It is no ref of this system's making.
+    """
+    target: Watched | None = getattr(ref, "watch_target", None)
+    if target is None:
+        raise TypeError(f"{ref!r} cannot be watched")
+    return target
 
 
 def local(ref: Ref) -> "Vitals":

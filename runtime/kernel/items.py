@@ -6,9 +6,9 @@ is an `Item`, told apart by one isinstance in the cell's loop.
 
 from asyncio import Future
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from protocols.actor import Terminated
+from protocols.actor import EndReason, Terminated
 
 if TYPE_CHECKING:
     from runtime.kernel.timers import Handle
@@ -21,6 +21,31 @@ class Item:
     __slots__ = ("message",)
 
     message: Any
+
+
+class Watcher(Protocol):
+    """Who is told of an end: an actor's cell, or a watch held for one of another node."""
+
+    def push_system(self, item: Item, /) -> None:
+        """Take it; always accepted."""
+        ...
+
+
+class Watched(Protocol):
+    """Whose end is told: an actor's cell, or what stands here for one of another node."""
+
+    @property
+    def end_reason(self) -> EndReason | None:
+        """How it ended; None while it lives, as far as is known here."""
+        ...
+
+    def watched_by(self, watcher: Watcher, /) -> None:
+        """From here on, tell `watcher` of the end."""
+        ...
+
+    def unwatched_by(self, watcher: Watcher, /) -> None:
+        """No more."""
+        ...
 
 
 class Ask(Item):
@@ -49,7 +74,7 @@ class Death(Item):
 
     __slots__ = ("cell",)
 
-    def __init__(self, message: Terminated, cell: "Vitals") -> None:
+    def __init__(self, message: Terminated, cell: Watched) -> None:
         self.message = message
         self.cell = cell
 

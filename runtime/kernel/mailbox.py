@@ -223,22 +223,28 @@ class Lanes(ABC):
                 if not result:
                     self.bury(message, result.reason)  # type: ignore[union-attr]
                 return result
-        future: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        if self.putters is None:
-            self.putters = deque()
-        entry = (future, message)
-        self.putters.append(entry)
-        timer = timers.call_later(deadline_s, _give_up, future)
+        future = self.queue_for_room(message)
+        timer = timers.call_later(deadline_s, give_up, future)
         try:
             result = await future
         finally:
             timer.cancel()
-            self._leave(entry)
+            self.leave_queue(future, message)
         if not result:
             self.bury(message, result.reason)  # type: ignore[union-attr]
         return result
 
-    def _leave(self, entry: "tuple[asyncio.Future[Delivery], Any]") -> None:
+    def queue_for_room(self, message: Any) -> "asyncio.Future[Delivery]":
+        """Stand in the queue for room; the future has the outcome. See `leave_queue`."""
+        future: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        if self.putters is None:
+            self.putters = deque()
+        self.putters.append((future, message))
+        return future
+
+    def leave_queue(self, future: "asyncio.Future[Delivery]", message: Any) -> None:
+        """Out of the queue for room, whether or not one was let in."""
+        entry = (future, message)
         if self.putters is not None and entry in self.putters:
             self.putters.remove(entry)
 
@@ -312,6 +318,7 @@ def refusal(reason: RejectReason) -> Exception:
     return Quarantined("this message crashed the actor twice")
 
 
-def _give_up(future: "asyncio.Future[Delivery]") -> None:
+def give_up(future: "asyncio.Future[Delivery]") -> None:
+    """The wait for room is over: rejected, if not let in before."""
     if not future.done():
         future.set_result(FULL)

@@ -32,6 +32,11 @@ class LocalRef:
         return self._cell
 
     @property
+    def watch_target(self) -> "Vitals":
+        """Whose end a watch of this ref tells of."""
+        return self._cell
+
+    @property
     def alive(self) -> bool:
         """False once it has ended for good."""
         return not self._cell.closed

@@ -70,6 +70,8 @@ class ActorSystem:
         self.registry = Registry()
         self.nursery = self.nursery_class()
         self.failure: Exception | None = None
+        self.far_lookup: Callable[[str], Ref | None] | None = None
+        """Finds `NAME@NODE`, where this system is one of several; see `remote`."""
         self._seed = seed
         self._on_failure = on_failure
         self._incarnation = 0
@@ -167,9 +169,16 @@ class ActorSystem:
             await cell.parent.get_family().wait(lambda: cell.closed)
 
     def lookup(self, name: str) -> LocalRef | None:
-        """The living actor registered under that name, or at that path."""
+        """The living actor of this system registered under that name, or at that path."""
         cell = self.registry.find(name, self.root)
         return None if cell is None else cell.ref
+
+    def look_everywhere(self, name: str) -> Ref | None:
+        """The same, and beyond: `NAME@NODE` names an actor of another node."""
+        found = self.lookup(name)
+        if found is None and self.far_lookup is not None and "@" in name:
+            return self.far_lookup(name)
+        return found
 
     def statistics(self) -> Statistics:
         """The tree and its counters, now."""

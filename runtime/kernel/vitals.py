@@ -8,7 +8,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 from protocols.actor import Actor, ActorDead, DeadReason, EndReason, Props, Terminated
-from runtime.kernel.items import Ask, Death, Outcome, Tick, bare
+from runtime.kernel.items import Ask, Death, Outcome, Tick, Watched, Watcher, bare
 from runtime.kernel.mailbox import DEAD, UNUSED, Lanes
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class Vitals(Lanes):
         self.ticks: dict[Tick, None] | None = None
         self.stashed: list[Any] | None = None
         self.owed: dict[Ask, None] | None = None
-        self.watchers: dict[Vitals, None] | None = None
-        self.watching: dict[Vitals, None] | None = None
+        self.watchers: dict[Watcher, None] | None = None
+        self.watching: dict[Watched, None] | None = None
         self.aliases: list[str] | None = None
 
     # What Lanes asks of it.
@@ -254,6 +254,17 @@ class Vitals(Lanes):
         if self.parent is not None and self.parent.family is not None:
             self.parent.family.forget(self)
 
+    def watched_by(self, watcher: Watcher) -> None:
+        """From here on, tell `watcher` of the end."""
+        if self.watchers is None:
+            self.watchers = {}
+        self.watchers[watcher] = None
+
+    def unwatched_by(self, watcher: Watcher) -> None:
+        """No more."""
+        if self.watchers is not None:
+            self.watchers.pop(watcher, None)
+
     def get_family(self) -> "Family":
         """Its children, and how they are supervised; made at the first child."""
         if self.family is None:
@@ -265,9 +276,8 @@ class Vitals(Lanes):
         self.end_grace()
         for tick in list(self.ticks or ()):
             tick.cancel()
-        for cell in self.watching or ():
-            if cell.watchers is not None:
-                cell.watchers.pop(self, None)
+        for target in self.watching or ():
+            target.unwatched_by(self)
         owed, self.owed = self.owed, None
         for ask in owed or ():
             if not ask.future.done():

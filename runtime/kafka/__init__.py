@@ -1,0 +1,1 @@
+"""Kafka through aiokafka: how nodes reach each other's actors. Imported only where it is set up."""
