@@ -241,6 +241,7 @@ async def test_a_second_node_is_told_who_holds_the_database(house, tmp_path, mon
 
 async def test_a_node_that_lost_its_database_to_another_ends(house, monkeypatch):
     monkeypatch.setattr(sole, "_LOOK_S", 0.05)
+    monkeypatch.setattr(sole, "_AGAIN_S", 0.1)
     taken = anyio.Event()
     connect, first = sole.SoleNode.__init__, []
 
