@@ -67,6 +67,7 @@ class ElectorActor(Actor):
         self._timer: Ref | None = None
         self._taking = False
         self._leaving = False
+        self._stopped = False
 
     async def on_start(self, ctx: Context) -> None:
         """Stand for election."""
@@ -108,6 +109,7 @@ class ElectorActor(Actor):
     async def on_stop(self, ctx: Context) -> None:
         """Resign, so that a rolling restart has no gap; the timer has ended by now."""
         del ctx
+        self._stopped = True
         self._leads.pop(self._number, None)
         if self._leadership is not None:
             await self._leadership.resign()
@@ -117,8 +119,10 @@ class ElectorActor(Actor):
 
     async def _stand(self) -> Leadership:
         """Know of a victory before its message comes: who is stopped between them resigns it."""
-        self._leadership = await self._coordinator.campaign(self._number)
-        return self._leadership
+        leadership = self._leadership = await self._coordinator.campaign(self._number)
+        if self._stopped:
+            await leadership.resign()
+        return leadership
 
     def _resign(self, ctx: Context) -> None:
         leadership = self._leadership

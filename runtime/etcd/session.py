@@ -17,6 +17,7 @@ from runtime.etcd.client import EtcdClient
 
 MARGIN_S: Final = 1.0
 """How much sooner than etcd may end the lease we stop to trust it."""
+_TTL_S_MIN: Final = 2
 _RENEWALS_PER_TTL: Final = 3
 _PAUSE_MIN_S: Final = 0.1
 _PAUSE_MAX_S: Final = 2.0
@@ -50,7 +51,7 @@ class Session:
         on_state: Callable[[str | None], None],
     ) -> None:
         self._client = client
-        self._ttl_s = math.ceil(ttl_s)
+        self._ttl_s = max(_TTL_S_MIN, math.ceil(ttl_s))
         self._now_ns = now_ns
         self._on_change = on_change
         self._on_state = on_state
