@@ -19,6 +19,8 @@ _JOB: Final = "UPDATE jobs SET paused = $2, paused_reason = $3, updated_at = $4 
 _SCHEDULE: Final = "UPDATE schedules SET paused = $2 WHERE job_key = $1"
 
 _HOUSE: Final = "UPDATE house SET paused = $1, paused_reason = $2"
+# A reshard holds the rows that there are: the statement after this one sees those that it adds.
+_LOCK: Final = "SELECT FROM leaderships ORDER BY number FOR UPDATE"
 # A fire holds its leadership's row, so it commits before this or sees it.
 _LEADERSHIPS: Final = "UPDATE leaderships SET paused = $1"
 _WITHDRAW_ALL: Final = "SELECT withdraw_all($1)"
@@ -73,6 +75,7 @@ async def pause_house(
     What runs goes on. The audit row is the tenant's who asked.
     """
     await conn.execute(_HOUSE, True, reason)
+    await conn.execute(_LOCK)
     await conn.execute(_LEADERSHIPS, True)
     await conn.execute(_WITHDRAW_ALL, now)
     detail = {} if reason is None else {"reason": reason}
@@ -86,6 +89,7 @@ async def resume_house(
 ) -> None:
     """Let the house go on; the audit row has the reason."""
     await conn.execute(_HOUSE, False, None)
+    await conn.execute(_LOCK)
     await conn.execute(_LEADERSHIPS, False)
     detail = {} if reason is None else {"reason": reason}
     await record(

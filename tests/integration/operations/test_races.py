@@ -10,6 +10,7 @@ from protocols.ports.store import TriggerRequest
 from runtime.postgres.definitions.jobs import create_job, delete_job, replace_job
 from runtime.postgres.operations.backfill import backfill
 from runtime.postgres.operations.cancel import cancel_execution
+from runtime.postgres.operations.pause import pause_house, resume_house
 from runtime.postgres.operations.reopen import replay_dead_letters, retry_execution
 from runtime.postgres.task_calls import emit
 from runtime.postgres.trigger import trigger
@@ -188,3 +189,18 @@ async def _waits_for_a_lock(world, count=1):
     async with asyncio.timeout(20):
         while len(await world.node.fetch(query)) < count:
             pass
+
+
+@pytest.mark.parametrize(("change", "paused"), [(pause_house, True), (resume_house, False)])
+async def test_leaderships_that_come_meanwhile_stop_and_go_with_the_house(world, change, paused):
+    if not paused:
+        await world.do(pause_house, reason=None, now=NOW, **WHO)
+    async with world.node.transaction() as reshard:
+        await reshard.execute("SELECT reshard(3)")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.do(change, reason=None, now=at(1), **WHO))
+            await _waits_for_a_lock(world)
+            await reshard.execute("COMMIT")
+            await reshard.execute("BEGIN")
+    rows = await world.rows("SELECT number, paused FROM leaderships ORDER BY number")
+    assert [tuple(row.values()) for row in rows] == [(n, paused) for n in range(3)]
