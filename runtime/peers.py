@@ -1,20 +1,13 @@
 """The other living nodes, as PostgreSQL's answer to the last beat has them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-import msgspec
+from protocols.ports.store import Peer
 
-Changed = Callable[[tuple["Peer", ...], tuple["Peer", ...]], None]
+__all__ = ["Changed", "Peer", "Peers"]
+
+Changed = Callable[[tuple[Peer, ...], tuple[Peer, ...]], None]
 """Called with who joined and who is gone; must not raise."""
-
-
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """One living node."""
-
-    incarnation: int
-    name: str
-    pools: Mapping[str, tuple[int, int]] = {}
-    """Slots of each pool, and how many of them run."""
 
 
 class Peers:
@@ -54,4 +47,8 @@ class Peers:
         An update without a change is news too: who had been heard of only is still not there.
         """
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return lambda: self._drop(listener)
+
+    def _drop(self, listener: Changed) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)

@@ -143,7 +143,7 @@ class Outgoing:
                 MessageSizeTooLargeError,
                 RecordListTooLargeError,
             ):
-                # Nobody reads there, or the broker takes less than we do: trying again helps nobody.
+                # Nobody reads there, or the broker takes less than we do: again helps nobody.
                 self.lost += sent
                 buffer.left(done)
             finally:

@@ -38,6 +38,9 @@ ASK_MAX_S = 86_400.0
 PUTS_MAX = 4096
 """Puts of other nodes that wait for room here at most; one more hears `full` at once."""
 
+PUT_WORD_S = 0.1
+"""A put waits for room so much less than its sender does, so that `full` is heard in time."""
+
 TERMINATED_S = 30.0
 """The word of an end that has not arrived after so long is asked for again."""
 
@@ -190,7 +193,8 @@ class Inbound:
             return
         self._puts += 1
         future = cell.queue_for_room(message)
-        timer = self._system.timers.call_later(left_s, give_up, future)
+        wait_s = max(left_s - PUT_WORD_S, left_s / 2)
+        timer = self._system.timers.call_later(wait_s, give_up, future)
 
         def let_in(done: "asyncio.Future[Delivery]") -> None:
             self._puts -= 1

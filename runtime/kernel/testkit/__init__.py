@@ -8,5 +8,16 @@ from runtime.kernel.testkit.network import Network, Parcel
 from runtime.kernel.testkit.node import TestSystem
 from runtime.kernel.testkit.probe import Probe
 from runtime.kernel.testkit.virtual import NodeTime, VirtualClock
+from runtime.kernel.testkit.wire import Wire, WireEnd
 
-__all__ = ["Network", "NodeTime", "Parcel", "Probe", "TestKit", "TestSystem", "VirtualClock"]
+__all__ = [
+    "Network",
+    "NodeTime",
+    "Parcel",
+    "Probe",
+    "TestKit",
+    "TestSystem",
+    "VirtualClock",
+    "Wire",
+    "WireEnd",
+]
