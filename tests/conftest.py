@@ -21,6 +21,12 @@ from tests.support.postgres import (
     fresh_database,
     skip_or_fail,
 )
+from tests.support.services import (  # noqa: F401 - fixtures, for whoever asks
+    database_server,
+    etcd_server,
+    kafka_server,
+    service_set,
+)
 
 
 @pytest.fixture(scope="session", params=FLAVOURS)

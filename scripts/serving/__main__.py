@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime.postgres.embedded import EmbeddedPostgresError, prepare_data_dir
 from scripts.serving import sets
-from scripts.serving.processes import ServiceError
+from scripts.serving.processes import MissingError, ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ("restart", "kill", "pause", "resume")
@@ -22,6 +22,9 @@ def main() -> int:
     options = parser().parse_args()
     try:
         return run(options)
+    except MissingError as error:
+        print(f"services: {error}", file=sys.stderr)
+        return 3
     except (ServiceError, EmbeddedPostgresError) as error:
         print(f"services: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from scripts.serving.kinds import Kind, Seat
-from scripts.serving.processes import ServiceError, launch
+from scripts.serving.processes import MissingError, ServiceError, launch
 
 GET = "apt-get install etcd-server"
 _ANSWER_S = 2.0
@@ -33,7 +33,7 @@ class Etcd(Kind):
         """Find the program, and say so where it is one that loses data."""
         program = shutil.which("etcd") or _of_the_wheel()
         if program is None:
-            raise ServiceError(f"no etcd here; this gets one: {GET}")
+            raise MissingError(f"no etcd here; this gets one: {GET}")
         said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
         found = re.search(r"etcd Version: (\S+)", said.stdout)
         if found is None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.serving.processes import ServiceError, finish, kill
+from scripts.serving.processes import MissingError, ServiceError, finish, kill
 from scripts.serving.teams import locked
 
 VERSION = "4.2.0"
@@ -58,7 +58,7 @@ def java() -> Path:
         if candidate.is_file() and _release(candidate) >= JAVA_OLDEST:
             return candidate
     old = f" ({candidates[0]} is older)" if candidates else ""
-    raise ServiceError(f"no Java {JAVA_OLDEST} or later here{old}; this gets one: {GET_JAVA}")
+    raise MissingError(f"no Java {JAVA_OLDEST} or later here{old}; this gets one: {GET_JAVA}")
 
 
 def _release(program: Path) -> int:
@@ -96,7 +96,8 @@ def libs() -> tuple[Path, str]:
 
 def differences(folder: Path) -> list[str]:
     """What in `folder` is missing, unknown, or of another hash than in our list."""
-    known = dict(reversed(line.split()) for line in HASHES.read_text().splitlines())
+    listed = [line.split() for line in HASHES.read_text().splitlines()]
+    known = {name: digest for digest, name in listed}
     found = {path.name: path for path in folder.iterdir()}
     wrong = [f"{name} is missing" for name in known if name not in found]
     for name, path in sorted(found.items()):
@@ -118,7 +119,7 @@ def _fetch(folder: Path) -> None:
     """Let Maven resolve the pom into a folder that gets its name when it is whole."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise ServiceError(f"no Kafka here, and no Maven to fetch it; this gets it: {GET_MAVEN}")
+        raise MissingError(f"no Kafka here, and no Maven to fetch it; this gets it: {GET_MAVEN}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     making = folder.with_name(f".{folder.name}.part")
     with locked(folder.parent, [folder.name]):
@@ -134,6 +135,9 @@ def _fetch(folder: Path) -> None:
             f"-DoutputDirectory={making / 'libs'}",
         ]
         log = folder.with_name("maven.log")
-        finish(command, log=log, what="fetching Kafka's jars", env=os.environ)
+        try:
+            finish(command, log=log, what="fetching Kafka's jars", env=os.environ)
+        except ServiceError as error:
+            raise MissingError(f"{error}\n  or set KAFKA_HOME to an unpacked Kafka 4.2") from None
         (making / "libs").rename(folder)
         shutil.rmtree(making)

@@ -25,7 +25,7 @@ class Kafka(Kind):
 
     setting = "RUNTIME_KAFKA__BOOTSTRAP_SERVERS"
     # A clean end hands leadership over; where all end at once there is nobody to take it.
-    steps = ((signal.SIGTERM, 10.0),)
+    steps = ((signal.SIGTERM, 6.0),)
 
     def __init__(self) -> None:
         self._java: list[str] = []

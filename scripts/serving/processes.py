@@ -29,6 +29,10 @@ class ServiceError(Exception):
     """A verb cannot be done; the message is for the user, as it stands."""
 
 
+class MissingError(ServiceError):
+    """A program is not on this machine; the message has the line that gets it."""
+
+
 def mains(home: Path) -> list[psutil.Process]:
     """Find the processes that run on `home`, without those that one of them has started."""
     found = {}
@@ -59,9 +63,7 @@ def end_helpers(home: Path) -> None:
     """Kill what an `up` that was killed itself has left preparing this folder."""
     for process in mains(home):
         if _helps(process):
-            for one in _family([process]):
-                _send(one, signal.SIGKILL)
-            wait(lambda process=process: not runs(process), KILL_PATIENCE_S)
+            _kill([process], home)
 
 
 def _helps(process: psutil.Process) -> bool:
@@ -146,34 +148,33 @@ def end(home: Path, steps: Iterable[tuple[signal.Signals, float]]) -> bool:
     Raises:
         ServiceError: It does not even end by SIGKILL.
     """
-    family = _family(mains(home))
-    if not family:
-        return False
-    roots = {process.pid for process in mains(home)}
+    roots = mains(home)
+    family = _family(roots)
     for number, patience_s in steps:
-        for process in family:
-            if process.pid in roots:
-                _send(process, number)
+        for process in roots:
+            _send(process, number)
         for process in reversed(family):  # one that is paused hears nothing
             _send(process, signal.SIGCONT)
         if wait(lambda: not any(runs(process) for process in family), patience_s):
-            return True
-    kill(home)
-    # PostgreSQL's own children outlive their postmaster for a moment, under names of their own.
-    if not wait(lambda: not any(runs(process) for process in family), KILL_PATIENCE_S):
-        raise ServiceError(f"what runs on {home} does not end: {family}")
-    return True
+            break
+    else:
+        _kill(family, home)
+    return bool(roots)
 
 
 def kill(home: Path) -> bool:
     """Kill -9 the server and all it has started; whether it ran."""
     roots = mains(home)
+    _kill(roots, home)
+    return bool(roots)
+
+
+def _kill(roots: Sequence[psutil.Process], home: Path) -> None:
     family = _family(roots)
     for process in family:
         _send(process, signal.SIGKILL)
     if not wait(lambda: not any(runs(process) for process in family), KILL_PATIENCE_S):
         raise ServiceError(f"what runs on {home} does not end by SIGKILL: {family}")
-    return bool(roots)
 
 
 def pause(home: Path) -> bool:

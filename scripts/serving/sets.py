@@ -45,7 +45,7 @@ class Set:
         seats = {name: self._seats(name) for name in counts}
         locks = [_lock(seat) for team in seats.values() for seat in team]
         with teams.locked(self.folder, locks):
-            started = []
+            started: list[tuple[Kind, Seat]] = []
             for name, kind in kinds.items():
                 for number, seat in enumerate(kind.order(seats[name])):
                     if number > 0 and name == "postgres":  # it may be made as a copy of the first
