@@ -1,5 +1,6 @@
 """What `ctx` gives to a Python task, for annotations: `async def refresh(ctx: TaskContext)`."""
 
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from logging import Logger
 from typing import Any, Literal, Protocol
@@ -7,6 +8,18 @@ from typing import Any, Literal, Protocol
 Turn = Literal["first", "again", False]
 """`first`: do it. `again`: an earlier attempt of this execution began it, and failed or was lost;
 look how far it came, and do the rest. False: others have done it, or do it now."""
+
+
+class HeldLock(Protocol):
+    """A lock while its block runs; it is advisory: a resource refuses a late holder by `token`."""
+
+    @property
+    def name(self) -> str:
+        """What it was asked for by."""
+
+    @property
+    def token(self) -> int:
+        """Grows with every holder of any lock; pass it to the resource."""
 
 
 class TaskFacts(Protocol):
@@ -68,6 +81,20 @@ class TaskContext(TaskFacts, Protocol):
     async def once(self, key: str, ttl: float | str) -> Turn:
         """Whether this attempt may do the piece of work named `key`."""
 
+    def lock(
+        self, name: str, ttl: float | str, wait: float | str | None = None
+    ) -> AbstractAsyncContextManager[HeldLock]:
+        """Hold the lock of that name, in this tenant and over all nodes, while the block runs.
+
+        It is renewed every third of `ttl` (1 s to 24 h) while the attempt lives, free by the TTL
+        after a crash, and released at the end of the block. An attempt that loses it is cancelled,
+        and has failed. `wait`: at most so long (seconds, or a duration); 0 tries once.
+
+        Raises:
+            TimeoutError: on entering, where it was not free within `wait`.
+            RuntimeError: on entering, where this attempt has it already.
+        """
+
 
 class SyncTaskContext(TaskFacts, Protocol):
     """The context of a plain `def` task: the same names, each returning when it is done."""
@@ -83,3 +110,8 @@ class SyncTaskContext(TaskFacts, Protocol):
 
     def once(self, key: str, ttl: float | str) -> Turn:
         """Whether this attempt may do the piece of work named `key`."""
+
+    def lock(
+        self, name: str, ttl: float | str, wait: float | str | None = None
+    ) -> AbstractContextManager[HeldLock]:
+        """Hold the lock of that name while the block runs; see `TaskContext.lock`."""

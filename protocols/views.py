@@ -235,6 +235,22 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     clock_offset_s: float
 
 
+class LockView(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock that an attempt holds; whose is told while the attempt runs."""
+
+    tenant: str
+    name: str
+    token: int
+    execution_id: str | None
+    job_id: str | None
+    attempt: int | None
+    fencing_token: int
+    node: str | None
+    ttl_s: float
+    taken_at: str
+    expires_at: str
+
+
 class AuditView(msgspec.Struct, frozen=True, kw_only=True):
     """Who changed what, and when."""
 

@@ -28,6 +28,7 @@ from runtime.health import Health
 from runtime.hosts.environment import node_python_path
 from runtime.hosts.executor import HostExecutor
 from runtime.hosts.guardian import Guardian
+from runtime.hosts.locks import LockKeeper
 from runtime.hosts.python_host import Reserve
 from runtime.hosts.settings import HostSettings
 from runtime.kernel.system import ActorSystem
@@ -65,6 +66,7 @@ class Life:
         self.hints = LocalHints(self.lookup, pools=tuple(self.held))
         self.hints.cover(leaderships)
         self.executors: dict[str, HostExecutor] = {}
+        self.locks = LockKeeper(store=store.locks, now=clock.now)
         self.leads: dict[int, int] = {}
         self._store = store
         self._clock = clock
@@ -134,6 +136,8 @@ class Life:
         )
         reserve = Reserve(guardian, hosts)
         stack.callback(reserve.close)
+        group.start_soon(self.locks.run, name="locks")
+        stack.push_async_callback(self.locks.close)
         for name in self.held:
             executor = HostExecutor(
                 pool=name,
@@ -142,6 +146,7 @@ class Life:
                 settings=hosts,
                 now_ns=self._clock.now_ns,
                 sink=self._sink(name),
+                locks=self.locks,
                 functions=self._functions,
             )
             group.start_soon(executor.run, name=f"executor {name}")

@@ -90,6 +90,7 @@ class Metrics(Collector):
         """Everything that is read from the node as it stands now."""
         yield from self._executions()
         yield from self._actors()
+        yield from self._locks()
         yield from self._health()
         yield from self._resources()
         if self._stats is not None:
@@ -149,6 +150,28 @@ class Metrics(Collector):
             "tickwright_ask_timeouts_total",
             "Questions to actors that were not answered in time.",
             value=figures.ask_timeouts,
+        )
+
+    def _locks(self) -> Iterator[Metric]:
+        figures = self._node.locks.figures()
+        yield HistogramMetricFamily(
+            "tickwright_lock_wait_seconds",
+            "How long tasks of this node waited for the locks they took.",
+            buckets=figures.buckets(),
+            sum_value=figures.waited_s,
+        )
+        yield CounterMetricFamily(
+            "tickwright_locks_lost_total",
+            "Locks lost under their holders, which were ended for it.",
+            value=figures.lost,
+        )
+        yield GaugeMetricFamily(
+            "tickwright_locks_held_count", "Locks that tasks of this node hold.", figures.held
+        )
+        yield GaugeMetricFamily(
+            "tickwright_locks_waiting_count",
+            "Times a task of this node waits for a lock.",
+            figures.waiting,
         )
 
     def _health(self) -> Iterator[Metric]:

@@ -37,6 +37,7 @@ from runtime.files.load import load_files
 from runtime.groups import ungrouped
 from runtime.health import Health, Level
 from runtime.hosts.executor import HostExecutor
+from runtime.hosts.locks import LockKeeper
 from runtime.kernel.system import ActorSystem
 from runtime.life import Functions, Life, node_info
 from runtime.listening import bind, listen, url_of
@@ -105,6 +106,11 @@ class Node:
     def executors(self) -> Mapping[str, HostExecutor]:
         """By pool."""
         return self.life.executors
+
+    @property
+    def locks(self) -> LockKeeper:
+        """What the attempts of this node lock."""
+        return self.life.locks
 
     @property
     def system(self) -> ActorSystem:

@@ -7,6 +7,7 @@ from protocols.ports.hints import Hints
 from runtime.clock import DatabaseClock
 from runtime.health import Health
 from runtime.hosts.executor import HostExecutor
+from runtime.hosts.locks import LockKeeper
 from runtime.kernel.system import ActorSystem
 from runtime.postgres.pool import Pool
 from runtime.postgres.store import PostgresStore
@@ -39,6 +40,11 @@ class Services(Protocol):
     @property
     def executors(self) -> Mapping[str, HostExecutor]:
         """By pool."""
+        ...
+
+    @property
+    def locks(self) -> LockKeeper:
+        """What the attempts of this node lock."""
         ...
 
     @property

@@ -24,6 +24,7 @@ from runtime.hosts.deadlines import Deadlines
 from runtime.hosts.guardian import Guardian
 from runtime.hosts.http import HttpRunner
 from runtime.hosts.inline import InlineRunner
+from runtime.hosts.locks import LockDesk
 from runtime.hosts.process import ProcessRunner
 from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
@@ -51,6 +52,7 @@ class HostExecutor:
         settings: HostSettings,
         now_ns: Callable[[], int],
         sink: Sink,
+        locks: LockDesk,
         functions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """Wire the runners.
@@ -62,12 +64,14 @@ class HostExecutor:
             settings: limits and places.
             now_ns: the Clock port's epoch nanoseconds.
             sink: takes reports.
+            locks: keeps what attempts lock.
             functions: what `isolation: inline` may call, by target; only in embedding programs.
         """
         self._pool = pool
         self._settings = settings
         self._now_ns = now_ns
         self._sink = sink
+        self._locks = locks
         self._loop = asyncio.get_running_loop()
         self._works: dict[int, Work] = {}
         self._deadlines = Deadlines(self._on_due)
@@ -203,6 +207,7 @@ class HostExecutor:
         """The attempt has ended, and nothing of it lives on."""
         if self._works.pop(work.token, None) is None:
             return
+        self._locks.ended(work.token)
         self._deadlines.discard(work)
         self._finished[state] = self._finished.get(state, 0) + 1
         if not self._reports:
@@ -229,6 +234,9 @@ class HostExecutor:
 
     def ask(self, work: Work, host: Any, number: int, kind: str, value: bytes | None) -> None:
         """The attempt asks the node."""
+        if kind in {"lock", "unlock"}:
+            self._locks.ask(work, host, number, kind, value, self._lose)
+            return
         if kind == "heartbeat":
             work.beat_ns = time.monotonic_ns()
         self._ask_number += 1
@@ -295,7 +303,14 @@ class HostExecutor:
     def _end(self, work: Work, reason: Reason) -> None:
         if work.reason is None:
             work.reason = reason
+            self._locks.ending(work.token)
             work.runner.end(work)
+
+    def _lose(self, work: Work, why: str) -> None:
+        """A lock that the attempt relies on is not its own any more."""
+        if work.token in self._works and work.reason is None:
+            work.told = why
+            self._end(work, "lock")
 
     def _schedule(self) -> None:
         self._offset_ns = self._now_ns() - time.monotonic_ns()

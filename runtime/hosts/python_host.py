@@ -1,6 +1,7 @@
 """The node's side of one job host: feeds it, hears it, and settles what it held when it ends."""
 
 import asyncio
+import contextlib
 import mmap
 import os
 import tempfile
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 import msgspec
+import psutil
 import structlog
 
 from protocols.jobs import PythonTask
@@ -21,11 +23,13 @@ from runtime.hosts.output import OUTPUT_BYTES_MAX
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import (
     BOARD_BYTES,
+    BOARD_PULSE,
     BOARD_REVOKED,
     BOARD_STARTED,
     NEVER,
     Answer,
     Ask,
+    Began,
     Done,
     Ended,
     Feed,
@@ -81,6 +85,7 @@ class PythonHost:
         self._spec_tasks: dict[tuple[str, str, int], PythonTask] = {}
         self._spec_count = 0
         self._ready_timer: asyncio.TimerHandle | None = None
+        self._pid: int | None = None
         self.works: dict[int, Work] = {}
         self.fed = 0
         self.ready_ns = 0
@@ -171,6 +176,19 @@ class PythonHost:
         """Answer what one of its attempts asked."""
         self._channel.send(self._encoder.encode(Feed(answers=(Answer(number, value, error),))))
 
+    def pulse(self) -> int:
+        """Changes while the process lives and is not stopped: its beats, and the CPU it uses.
+
+        A thread beats while attempts have to do with locks; a call that lets no thread run, and is
+        not stopped, uses the CPU.
+        """
+        used_ms = 0
+        if self._pid is not None:
+            with contextlib.suppress(psutil.Error):
+                times = psutil.Process(self._pid).cpu_times()
+                used_ms = int((times.user + times.system) * 1000)
+        return self._board[BOARD_PULSE] + used_ms
+
     def revoke(self) -> None:
         """Take back whatever it has not begun; look at `revoked` a moment later."""
         if self._board[BOARD_REVOKED] == NEVER:
@@ -252,6 +270,9 @@ class PythonHost:
     def _on_unit(self, event: UnitEvent) -> None:
         status = None
         match event:
+            case Began(pid=pid):
+                self._pid = pid
+                return
             case Ended():
                 status = event.status
                 why = self.killed_for or how_it_ended(event.status)

@@ -18,6 +18,8 @@ BOARD_STARTED = 0
 """Written by the host before an attempt's first line: how many of those fed have begun."""
 BOARD_REVOKED = 1
 """Written by the node: from this number on, what was fed is taken back, the host skips it."""
+BOARD_PULSE = 2
+"""Counted up by the host while an attempt of it has to do with locks, from a thread of its own."""
 NEVER = 2**64 - 1
 
 
@@ -96,7 +98,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
 
     number: int
     token: int
-    kind: Literal["checkpoint", "heartbeat", "once", "emit"]
+    kind: Literal["checkpoint", "heartbeat", "once", "emit", "lock", "unlock"]
     value: bytes | None
 
 

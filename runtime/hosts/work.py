@@ -4,13 +4,14 @@ from typing import Any, Final, Literal, Protocol
 
 from protocols.ports.executor import Assignment, OutcomeState, Output
 
-Reason = Literal["timeout", "cancel", "heartbeat", "shutdown"]
+Reason = Literal["timeout", "cancel", "heartbeat", "lock", "shutdown"]
 """Why the node ends an attempt; the first reason wins."""
 
 ENDED_AS: Final[dict[Reason, OutcomeState]] = {
     "timeout": "timed_out",
     "cancel": "cancelled",
     "heartbeat": "lost",
+    "lock": "failed",
     "shutdown": "lost",
 }
 
@@ -28,6 +29,7 @@ class Work:
         "reason",
         "runner",
         "token",
+        "told",
     )
 
     def __init__(self, assignment: Assignment, runner: "Runner") -> None:
@@ -42,6 +44,8 @@ class Work:
         self.begun_ns = 0
         self.beat_ns = 0
         self.reason: Reason | None = None
+        self.told = ""
+        """The reason in words, where there is more to say than its name does."""
 
     def is_ending(self) -> bool:
         """Asked anew: it may become so while its runner waits."""
@@ -57,6 +61,8 @@ class Work:
             case "heartbeat":
                 beat_s = self.assignment.heartbeat_s or 0.0
                 return f"no heartbeat for {3 * beat_s:g} s, three times its interval"
+            case "lock":
+                return self.told
             case _:
                 return "given back: the node shuts down"
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from runtime.postgres.folds import fold
+from runtime.postgres.locks import forget_locks
 from runtime.postgres.moves import guard, into_history, logged
 from runtime.postgres.nodes import forget
 from runtime.postgres.partitions import keep_days
@@ -92,4 +93,5 @@ async def tidy(pool: Pool, *, now: datetime, keep_s: float) -> None:
     await pool.fetch(_FORGET_ONCE, now)
     await pool.fetch(_FORGET_CHECKPOINTS, now - timedelta(seconds=keep_s))
     await pool.fetch(_FORGET_ORPHANS)
+    await forget_locks(pool)
     await forget(pool, before=now - timedelta(seconds=keep_s, days=1))

@@ -13,6 +13,12 @@ class Asks(Protocol):
     def ask(self, token: int, kind: str, value: bytes | None) -> "Future[Any]":
         """Put a question; the future holds the answer."""
 
+    def begin_pulse(self, token: int) -> None:
+        """Show the node that this process lives: the attempt asks for a lock."""
+
+    def end_pulse(self, token: int) -> None:
+        """The attempt has one lock less."""
+
 
 class Attempt:
     """The state of one attempt; everything that few attempts need is made when asked for."""

@@ -12,6 +12,7 @@ from protocols.durations import parse_duration
 from protocols.instants import from_epoch_ns
 from protocols.task_context import Turn
 from runtime.hosts.child.attempt import Attempt
+from runtime.hosts.child.locks import AsyncLock, SyncLock
 
 _log = logging.getLogger("task")
 
@@ -114,6 +115,10 @@ class TaskContext(_Facts):
         """
         return cast("Turn", await asyncio.wrap_future(self._once(key, ttl)))
 
+    def lock(self, name: str, ttl: float | str, wait: float | str | None = None) -> AsyncLock:
+        """A lock over all nodes, held by `async with`; see `protocols.task_context`."""
+        return AsyncLock(self._attempt, name, ttl, wait)
+
 
 class SyncContext(_Facts):
     """The context of a plain `def` task: the same names, each waiting for its answer."""
@@ -135,3 +140,7 @@ class SyncContext(_Facts):
     def once(self, key: str, ttl: float | str) -> Turn:
         """Whether this attempt may do the piece of work named `key`; see `TaskContext.once`."""
         return cast("Turn", self._once(key, ttl).result())
+
+    def lock(self, name: str, ttl: float | str, wait: float | str | None = None) -> SyncLock:
+        """A lock over all nodes, held by `with`; see `protocols.task_context`."""
+        return SyncLock(self._attempt, name, ttl, wait)

@@ -27,6 +27,7 @@ from runtime.hosts.child.calls import (
 )
 from runtime.hosts.child.capture import log_to
 from runtime.hosts.child.contexts import SyncContext, TaskContext
+from runtime.hosts.child.locks import Pulse
 from runtime.hosts.environment import task_values
 from runtime.hosts.frames import FrameBuffer, frame
 from runtime.hosts.wire import (
@@ -57,6 +58,8 @@ class ProcessHost:
         self._node = node
         self._frames = frames
         self._board = board
+        self._pulse = Pulse(board)
+        self.begin_pulse, self.end_pulse = self._pulse.begin, self._pulse.end
         self._hello = hello
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Feed)
@@ -184,6 +187,7 @@ class ProcessHost:
             with contextlib.suppress(Exception):
                 stream.flush()
         self._attempts.pop(run.token, None)
+        self._pulse.forget(run.token)
         finished_ns = time.monotonic_ns()
         done = Done(run.token, state, started_ns, finished_ns, result, error, exit_code)
         self._say(Said(done=[done], spent=not self._undress()))

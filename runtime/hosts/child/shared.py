@@ -25,6 +25,7 @@ from runtime.hosts.child.calls import (
 )
 from runtime.hosts.child.capture import current, route
 from runtime.hosts.child.contexts import SyncContext, TaskContext
+from runtime.hosts.child.locks import Pulse
 from runtime.hosts.child.watchdog import Watchdog
 from runtime.hosts.frames import FrameBuffer, frame
 from runtime.hosts.wire import (
@@ -57,6 +58,8 @@ class SharedHost:
         self._node = node
         self._frames = frames
         self._board = board
+        self._pulse = Pulse(board)
+        self.begin_pulse, self.end_pulse = self._pulse.begin, self._pulse.end
         self._hello = hello
         self._loop = uvloop.new_event_loop()
         self._encoder = msgspec.msgpack.Encoder()
@@ -231,6 +234,7 @@ class SharedHost:
     ) -> None:
         token = attempt.run.token
         del self._attempts[token]
+        self._pulse.forget(token)
         self._started.pop(token, None)
         if attempt.output is None:
             done = Done(token, state, started_ns, time.monotonic_ns(), result, error, exit_code)

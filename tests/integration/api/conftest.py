@@ -13,6 +13,7 @@ from protocols.actor import Props
 from runtime.api.server import ApiServer
 from runtime.clock import DatabaseClock
 from runtime.health import Health
+from runtime.hosts.locks import LockKeeper
 from runtime.kernel.system import ActorSystem
 from runtime.postgres.store import PostgresStore
 from runtime.settings import load_settings
@@ -62,6 +63,7 @@ class Site:
         self.hints = Sent()
         self.incarnation = 1
         self.executors = {"default": Beats()}
+        self.locks = LockKeeper(store=self.store.locks, now=self.clock.now)
         self.system = system
         self.folder = Path(__file__).parents[3]
         self.http: httpx.AsyncClient

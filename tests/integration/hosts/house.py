@@ -31,12 +31,25 @@ async def eventually(condition: Callable[[], Any]) -> Any:
         return found
 
 
+class NoLocks:
+    """A keeper that has none, for tests of what has nothing to do with locks."""
+
+    def ask(self, work: Any, host: Any, number: int, *_: Any) -> None:
+        host.answer(number, None, "there are no locks here")
+
+    def ending(self, token: int) -> None:
+        pass
+
+    def ended(self, token: int) -> None:
+        pass
+
+
 class House:
     """Everything between an assignment and its outcome, on real processes."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
-        functions = options.pop("functions", None)
+        functions, locks = options.pop("functions", None), options.pop("locks", None)
         self.settings = HostSettings(cwd=str(folder), **{"kill_grace_s": 0.5, **options})
         self.owner = f"test-{uuid.uuid4().hex}"
         self.guardian = Guardian(owner=self.owner)
@@ -51,6 +64,7 @@ class House:
             settings=self.settings,
             now_ns=time.time_ns,
             sink=self._sink,
+            locks=locks or NoLocks(),
             functions=functions,
         )
 

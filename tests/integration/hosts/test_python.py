@@ -83,7 +83,7 @@ async def test_a_context_tells_the_facts(house: House, task):
         "input": {"day": 3},
         "checkpoint": ["x"],
         "cancelled": False,
-        "lock": False,
+        "lock": True,
     }
 
 
