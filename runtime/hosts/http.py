@@ -98,7 +98,7 @@ class HttpRunner:
         response: httpx.Response | None = None
         try:
             request = client.build_request(task.method, task.url, headers=headers, content=content)
-            response = await client.send(request, stream=True)
+            response = await self._clients.send(client, request)
             async for piece in response.aiter_bytes():
                 size += len(piece)
                 kept += piece[: most - len(kept)]

@@ -7,11 +7,13 @@ request: 64 requests at once cost three times what they cost here.
 import ssl
 from collections import OrderedDict
 
+import anyio
 import httpx
 
 IDLE_MAX = 64
 CONNECT_S = 30.0
 REDIRECTS_MAX = 10
+SKIPPED_BYTES_MAX = 64 * 1024
 
 
 class Clients:
@@ -37,11 +39,29 @@ class Clients:
             self._tls = httpx.create_ssl_context(trust_env=False)
         return httpx.AsyncClient(
             verify=self._tls,
-            follow_redirects=True,
-            max_redirects=REDIRECTS_MAX,
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             trust_env=False,
         )
+
+    async def send(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        """The answer after all redirects, its body unread.
+
+        httpx would follow by itself, but reads each redirect's body whole, however long it is.
+
+        Raises:
+            httpx.TooManyRedirects: more than `REDIRECTS_MAX`.
+        """
+        for _ in range(REDIRECTS_MAX + 1):
+            response = await client.send(request, stream=True)
+            if response.next_request is None:
+                return response
+            try:
+                await _skip(response)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+            request = response.next_request
+        raise httpx.TooManyRedirects("too many redirects", request=request)
 
     async def give_back(self, client: httpx.AsyncClient, url: str) -> None:
         """Keep the client for the next request to this server."""
@@ -56,6 +76,15 @@ class Clients:
         while self._idle:
             client, _ = self._idle.popitem()
             await client.aclose()
+
+
+async def _skip(response: httpx.Response) -> None:
+    """Read a short body to its end, so that the connection can be used again; leave a long one."""
+    size = 0
+    async for piece in response.aiter_raw():
+        size += len(piece)
+        if size > SKIPPED_BYTES_MAX:
+            return
 
 
 def origin(url: str) -> str:

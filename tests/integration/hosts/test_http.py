@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator
 
 import pytest
@@ -43,6 +44,8 @@ class Site:
                 status, answer = 404, b"no such page"
             case "/moved":
                 status, extra = 302, [(b"location", b"/json")]
+            case "/endless-moved":
+                status, extra = 302, [(b"location", b"/json")]
             case "/round":
                 status, extra = 302, [(b"location", b"/round")]
             case "/cookie":
@@ -55,7 +58,7 @@ class Site:
                 self.gone.set()
                 return
         await send({"type": "http.response.start", "status": status, "headers": extra})
-        if scope["path"] == "/endless":
+        if scope["path"].startswith("/endless"):
             # Far more than the task will take; what is sent after it has gone is dropped.
             for _ in range(2_000):
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
@@ -129,6 +132,13 @@ async def test_an_endless_answer_costs_no_memory(house: House, site: Site):
     outcome = await house.run(HttpTask(url=site.url + "/endless"))
     assert outcome.state == "succeeded"
     assert len(outcome.output.head) < 65 * 1024
+
+
+async def test_an_endless_body_of_a_redirect_is_left_alone(house: House, site: Site):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcome = await house.run(HttpTask(url=f"{site.url}/endless-moved"))
+    assert outcome.result == b'{"n": 1}'
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
 async def test_a_slow_answer_ends_at_its_timeout(house: House, site: Site):
