@@ -83,7 +83,16 @@ class Guardian:
         """Keep a guardian up until cancelled; then end it, and with it all that it runs."""
         failures = 0
         while True:
-            process = await self._launch()
+            try:
+                process = await self._launch()
+            except OSError as error:
+                if not self.restarts:
+                    raise
+                failures += 1
+                again_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+                log.warning("guardian.not_started", why=str(error), again_in_s=again_s)
+                await anyio.sleep(again_s)
+                continue
             try:
                 await self._died.wait()
             finally:
@@ -162,7 +171,8 @@ class Guardian:
         self._died = anyio.Event()
         if self._up.is_set():
             self._up = anyio.Event()  # an unset one may have waiters already
-        with theirs:
+        with theirs, contextlib.ExitStack() as opened:
+            opened.callback(ours.close)
             # From the loop's own thread, and quick: it is the node's one direct child for tasks.
             process = subprocess.Popen(  # noqa: ASYNC220, S603
                 [*boot("runtime.hosts.guarding"), str(theirs.fileno()), self._owner,
@@ -173,6 +183,7 @@ class Guardian:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )  # fmt: skip
+            opened.pop_all()
         self.pid = process.pid
         self._channel = Channel(ours, on_frames=self._on_frames, on_closed=self._died.set)
         return process

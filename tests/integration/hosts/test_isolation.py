@@ -1,5 +1,6 @@
 """What one task does to itself, it does to nobody else: held loops, crashes, killed processes."""
 
+import errno
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ import structlog.testing
 
 from protocols.jobs import PythonTask
 from protocols.ports.executor import Assignment
+from runtime.hosts import guardian
 from tests.integration.hosts.house import (
     House,
     eventually,
@@ -272,6 +274,21 @@ async def test_a_control_group_holds_what_hides_from_everything_else(house: Hous
     os.kill(guardian, signal.SIGKILL)
     await eventually(lambda: not lives(hidden))
     await eventually(lambda: not folder.exists())
+
+
+async def test_a_guardian_that_cannot_be_started_is_tried_again(house: House, monkeypatch):
+    popen, refusals = guardian.subprocess.Popen, iter(range(2))
+
+    def scarce(*args, **kwargs):
+        if next(refusals, None) is not None:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return popen(*args, **kwargs)
+
+    monkeypatch.setattr(guardian.subprocess, "Popen", scarce)
+    os.kill(house.guardian.pid, signal.SIGKILL)
+    assert (await house.run(shell("true"))).state in {"succeeded", "lost"}
+    assert (await house.run(shell("true"))).state == "succeeded"
+    assert next(refusals, None) is None
 
 
 async def test_the_limit_on_files_is_the_nodes_own(house: House):
