@@ -27,6 +27,9 @@ from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import SUCCEEDED, Run, Spec
 from runtime.hosts.work import ENDED_AS, Desk, Work, output_of, withdrawn_as
 
+PLAIN_THREADS = 64
+"""Plain functions side by side; in threads that nothing else of the node waits for."""
+
 
 class InlineRunner:
     """Coroutines as tasks, plain functions in threads.
@@ -52,6 +55,7 @@ class InlineRunner:
         self._futures: dict[int, Future[Any]] = {}
         self._works: dict[int, Work] = {}
         self._asked = 0
+        self._threads = anyio.CapacityLimiter(PLAIN_THREADS)
 
     async def run(self) -> None:
         """Own the functions under way, until cancelled."""
@@ -93,16 +97,6 @@ class InlineRunner:
         future: Future[Any] = Future()
         self._loop.call_soon_threadsafe(self._ask, token, kind, value, future)
         return future
-
-    def begin_pulse(self, token: int) -> None:
-        """Nothing to show: this is the node's own process."""
-
-    def end_pulse(self, token: int) -> None:
-        """Nothing was shown."""
-
-    def pulse(self) -> int:
-        """It lives as long as whoever asks."""
-        return time.monotonic_ns()
 
     def answer(self, number: int, value: Any, error: str | None) -> None:
         """The node's answer."""
@@ -180,7 +174,7 @@ class InlineRunner:
             return context.run(target.function, *arguments, **spec.kwargs)
 
         # Not abandoned when cancelled: an attempt has not ended before its thread has.
-        return await anyio.to_thread.run_sync(call)
+        return await anyio.to_thread.run_sync(call, limiter=self._threads)
 
     def _abandon(self, work: Work) -> None:
         if work.token in self._works:

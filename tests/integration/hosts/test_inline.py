@@ -4,6 +4,7 @@ import asyncio
 import threading
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from protocols.jobs import PythonTask
@@ -49,6 +50,17 @@ async def test_functions_of_the_program(tmp_path: Path):
         for name in ("e", "nobody"):
             outcome = await house.run(inline(name))
             assert (outcome.state, outcome.unimportable) == ("unstarted", True)
+
+
+async def test_plain_functions_run_side_by_side_in_threads_of_their_own(tmp_path: Path):
+    """Not in those that the node waits for: they may block for as long as they like."""
+    together = threading.Barrier(51)
+    async with open_house(tmp_path, functions={"mine:meet": lambda: together.wait(30)}) as house:
+        task = inline("mine:meet")
+        jobs = [house.begin(task) for _ in range(50)]
+        await anyio.to_thread.run_sync(together.wait, 30)
+        for job in jobs:
+            assert (await house.outcome_of(job)).state == "succeeded"
 
 
 async def test_a_timeout_and_a_cancel(tmp_path: Path):
