@@ -1,6 +1,6 @@
 """Answers what a running attempt asks of its node: checkpoint, heartbeat, once, emit."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -15,13 +15,17 @@ _SPENT: Final = "this attempt was given up: its fencing token is no longer in fo
 _RETRY_S: Final = 0.5
 
 
+# Longer ones fit into no index.
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
 class _Once(msgspec.Struct, frozen=True):
-    key: str
+    key: _Name
     ttl_s: float
 
 
 class _Emit(msgspec.Struct, frozen=True):
-    event: str
+    event: _Name
     payload: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -42,6 +46,8 @@ async def answer_request(
             continue
         except (TickwrightError, msgspec.MsgspecError) as error:
             executor.answer(request.number, error=str(error))
+        except Exception as error:  # noqa: BLE001 - no task's question may end the worker
+            executor.answer(request.number, error=f"the node cannot: {type(error).__name__}")
         else:
             if value is None:
                 executor.answer(request.number, error=_SPENT)

@@ -26,6 +26,8 @@ class Line:
     def __init__(self, store: ModelStore) -> None:
         self.store = store
         self.away = False
+        self.fault: Exception | None = None
+        """What a statement raises that the database cannot carry out."""
         self.lose: set[str] = set()
         """Statements whose next answer is lost: committed, and the caller does not know."""
         self.asked: list[str] = []
@@ -35,6 +37,8 @@ class Line:
             self.asked.append(name)
             if self.away:
                 raise UnavailableError("away")
+            if self.fault is not None:
+                raise self.fault
             answer = await getattr(self.store, name)(*args, **kwargs)
             if name in self.lose:
                 self.lose.discard(name)

@@ -27,6 +27,14 @@ async def running(house, count=1, **fields):
     return worker
 
 
+async def ask(house, kind, value):
+    """Have the running attempt ask, and wait for the answer."""
+    one = house.executor.started[0]
+    request = Request(number=3, id=one.id, fencing_token=one.fencing_token, kind=kind, value=value)
+    house.executor.tell(request)
+    await house.kit.wait_until(lambda: 3 in house.executor.answers)
+
+
 async def test_a_doubled_assignment_runs_once(open_house):
     async with open_house() as house:
         await house.trigger(house.job())
@@ -131,6 +139,34 @@ async def test_an_event_whose_answer_was_lost_is_told_once(open_house):
         await house.kit.wait_until(lambda: 3 in house.executor.answers)
         assert house.line.asked.count("emit") == 2
         assert [event.name for event in house.books.events if event.kind == "emitted"] == ["go"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("once", b'{"key": "%s", "ttl_s": 5}' % (b"k" * 300)),
+        ("once", b'{"key": "", "ttl_s": 5}'),
+        ("emit", b'{"event": "%s"}' % (b"e" * 300)),
+    ],
+)
+async def test_a_name_that_no_index_holds_is_its_askers_error(open_house, kind, value):
+    async with open_house() as house:
+        await running(house)
+        await ask(house, kind, value)
+        (answer, error) = house.executor.answers[3]
+        assert answer is None
+        assert "length" in error
+        assert kind not in house.line.asked
+
+
+async def test_no_question_of_a_task_ends_the_worker(open_house):
+    async with open_house() as house:
+        worker = await running(house)
+        house.line.fault = ValueError("no text of yours")
+        await ask(house, "checkpoint", b"7")
+        assert house.executor.answers[3] == (None, "the node cannot: ValueError")
+        assert local(worker).restarts == 0
+        assert house.held.requests == {}
 
 
 async def test_what_was_claimed_and_never_came_is_handed_back(open_house):
