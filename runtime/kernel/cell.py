@@ -224,7 +224,8 @@ class Cell(Vitals):
             except asyncio.CancelledError as error:
                 if self.system.nursery.closing:
                     raise
-                self.system.report_failure(self, error)
+                late = f"its end was not over within its grace of {self.props.stop_grace_s:g} s"
+                self.system.report_failure(self, TimeoutError(late) if self.forced else error)
             except Exception as error:  # noqa: BLE001 - reported; the end goes on
                 self.system.report_failure(self, error)
             self.end_grace()

@@ -104,7 +104,10 @@ async def test_on_stop_has_the_grace_once_more_then_it_is_cancelled():
         await kit.main.stop_actor(ref)
         assert log == [("begin", 600), "cancelled", ("stop", "a")]
         assert kit.clock.monotonic() == 10
-        assert [type(error) for _, error in kit.failures] == [asyncio.CancelledError]
+        ((_, error),) = kit.failures
+        assert type(error) is TimeoutError
+        assert "within its grace of" in str(error)
+        assert error.__traceback__ is None, "one line says it all"
 
 
 @pytest.mark.asyncio
