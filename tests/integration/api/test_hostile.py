@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from protocols.errors import UnavailableError
-from runtime.api import away
+from runtime.api import apply, away
+from runtime.files.load import load_texts
 from runtime.postgres.operations.cursors import cursor_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
@@ -115,6 +117,23 @@ async def test_a_read_waits_for_a_slow_database_and_not_for_one_that_is_away(sit
         site.health.mend("database")
         slow = loop.create_task(site.http.get("/api/v1/jobs"))
     assert (await slow).json()["items"][0]["job_id"] == "a"
+
+
+async def test_large_files_are_read_beside_the_loop(site, monkeypatch):
+    loop, turned = asyncio.get_running_loop(), threading.Event()
+
+    def slow(texts, *, source):
+        loop.call_soon_threadsafe(turned.set)
+        assert turned.wait(20), "the loop stands still while files are read"
+        return load_texts(texts, source=source)
+
+    monkeypatch.setattr(apply, "load_texts", slow)
+    files = [{"name": "a.yaml", "text": "jobs: [{job_id: a, command: x}]"}]
+    done = await site.post("apply", {"source": "s", "files": files}, status=200)
+    assert done["created"] == ["a"]
+    files[0]["text"] = "jobs: 5"
+    found = await site.post("apply", {"source": "s", "files": files}, status=422)
+    assert found["errors"][0]["line"] == 1
 
 
 async def test_an_error_of_a_read_is_told_as_it_is(site):
