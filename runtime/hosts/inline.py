@@ -98,6 +98,16 @@ class InlineRunner:
         self._loop.call_soon_threadsafe(self._ask, token, kind, value, future)
         return future
 
+    def begin_pulse(self, token: int) -> None:
+        """Nothing to show: this is the node's own process."""
+
+    def end_pulse(self, token: int) -> None:
+        """Nothing was shown."""
+
+    def pulse(self) -> int:
+        """It lives as long as whoever asks."""
+        return time.monotonic_ns()
+
     def answer(self, number: int, value: Any, error: str | None) -> None:
         """The node's answer."""
         future = self._futures.pop(number, None)
