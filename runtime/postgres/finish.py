@@ -35,8 +35,9 @@ _LEAN_VALUES: Final = """, 'succeeded'::text AS attempt_state, 'succeeded'::text
         'none'::text AS spends, NULL::text AS reason, NULL::integer AS exit_code,
         NULL::text AS error, NULL::bytea AS result"""
 
-# By ctid, behind a lock on each: what becomes of a row hangs on what it says when it is locked.
-# A retry of what somebody asked to cancel meanwhile ends there.
+# Behind a lock on each, since what becomes of a row hangs on what it says when it is locked: a
+# retry of what somebody asked to cancel meanwhile ends there. Then by id and token, which find the
+# row also where it was changed after the statement's snapshot; by ctid it would seem to be gone.
 _LOCKED: Final = """
 WITH ended AS MATERIALIZED (
     SELECT d.*, e.*,
@@ -44,7 +45,7 @@ WITH ended AS MATERIALIZED (
             ELSE d.becomes END AS state
     FROM {given}
     CROSS JOIN LATERAL (
-        SELECT x.ctid AS at, x.created_at, x.tenant, x.job_id, x.job_key, x.version, x.needs,
+        SELECT x.created_at, x.tenant, x.job_id, x.job_key, x.version, x.needs,
             x.origin, x.scheduled_for, x.run, x.pool, x.priority, x.attempt, x.failures, x.losses,
             x.input, x.limit_key, x.holds_turn, x.keeps, x.cancel_requested
         FROM executions x
@@ -53,7 +54,7 @@ WITH ended AS MATERIALIZED (
     ) AS e
 ), gone AS (
     DELETE FROM executions e USING ended d
-    WHERE e.ctid = d.at AND d.state <> 'scheduled'
+    WHERE e.id = ANY(ARRAY[d.id]) AND e.fencing_token = d.token AND d.state <> 'scheduled'
     RETURNING d.*
 )"""
 
@@ -85,7 +86,7 @@ _RETRIED: Final = """, retried AS (
         failures = e.failures + (d.spends = 'retry')::integer,
         losses = e.losses + (d.spends = 'lost')::integer
     FROM ended d
-    WHERE e.ctid = d.at AND d.state = 'scheduled'
+    WHERE e.id = ANY(ARRAY[d.id]) AND e.fencing_token = d.token AND d.state = 'scheduled'
     RETURNING d.*
 ), settled AS (SELECT * FROM gone UNION ALL SELECT * FROM retried)"""
 
@@ -158,20 +159,22 @@ SELECT ARRAY(SELECT id FROM settled) AS accepted,
 # comes with what is handed back, so that end is told by the database's own.
 GIVE_BACK: Final = f"""
 WITH given AS MATERIALIZED (
-    SELECT d.id, d.reason, e.*
+    SELECT d.id, d.token, d.reason, e.*
     FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS d(id, token, reason)
     CROSS JOIN LATERAL (
-        SELECT x.ctid AS at, x.cancel_requested FROM executions x
+        SELECT x.cancel_requested FROM executions x
         WHERE x.id = d.id AND x.fencing_token = d.token AND x.incarnation = $1 AND x.{_FINISHABLE}
         FOR UPDATE
     ) AS e
 ), again AS (
     UPDATE executions e SET state = 'scheduled', reason = d.reason, attempt = e.attempt - 1,
         fencing_token = NULL, incarnation = NULL, started_at = NULL
-    FROM given d WHERE e.ctid = d.at AND NOT d.cancel_requested
+    FROM given d
+    WHERE e.id = ANY(ARRAY[d.id]) AND e.fencing_token = d.token AND NOT d.cancel_requested
     RETURNING e.id, e.tenant, e.limit_key
 ), gone AS (
-    DELETE FROM executions e USING given d WHERE e.ctid = d.at AND d.cancel_requested
+    DELETE FROM executions e USING given d
+    WHERE e.id = ANY(ARRAY[d.id]) AND e.fencing_token = d.token AND d.cancel_requested
     RETURNING e.*
 ), filed AS (
     {
@@ -228,46 +231,30 @@ def finish_statement(*, lean: bool, retries: bool) -> str:
 
 
 async def finish(pool: Pool, incarnation: int, finishes: Sequence[Finish]) -> Finished:
-    """As `WorkerStore.finish`.
-
-    What was not accepted is asked once more: a row that somebody changed (asked to cancel)
-    after the statement's snapshot is found by the next one; a spent token is not.
-    """
-    accepted: list[int] = []
-    followers: set[int] = set()
-    left = sorted(finishes, key=lambda f: f.id)
-    for _ in range(2):
-        if not left:
-            break
-        lean = all(map(_is_lean, left))
-        retries = not lean and any(f.state == "scheduled" for f in left)
-        (row,) = await pool.fetch(
-            finish_statement(lean=lean, retries=retries), incarnation, *_columns(left, lean=lean)
-        )
-        accepted += row["accepted"]
-        followers.update(row["followers"])
-        if len(row["accepted"]) == len(left):
-            break
-        written = set(row["accepted"])
-        left = [f for f in left if f.id not in written]
-    return Finished(accepted=accepted, followers=tuple(followers))
+    """As `WorkerStore.finish`."""
+    if not finishes:
+        return Finished(accepted=(), followers=())
+    ordered = sorted(finishes, key=lambda f: f.id)
+    lean = all(map(_is_lean, ordered))
+    retries = not lean and any(f.state == "scheduled" for f in ordered)
+    (row,) = await pool.fetch(
+        finish_statement(lean=lean, retries=retries), incarnation, *_columns(ordered, lean=lean)
+    )
+    return Finished(accepted=row["accepted"], followers=row["followers"])
 
 
 async def give_back(pool: Pool, incarnation: int, given: Sequence[GiveBack]) -> None:
-    """As `DispatchStore.give_back`; asked twice for the reason that `finish` gives."""
-    left = sorted(given, key=lambda g: g.id)
-    for _ in range(2):
-        if not left:
-            return
-        rows = await pool.fetch(
-            GIVE_BACK,
-            incarnation,
-            [g.id for g in left],
-            [g.fencing_token for g in left],
-            [g.reason for g in left],
-        )
-        written = {row["id"] for row in rows}
-        left = [g for g in left if g.id not in written]
+    """As `DispatchStore.give_back`."""
+    if not given:
+        return
+    ordered = sorted(given, key=lambda g: g.id)
+    await pool.fetch(
+        GIVE_BACK,
+        incarnation,
+        [g.id for g in ordered],
+        [g.fencing_token for g in ordered],
+        [g.reason for g in ordered],
+    )
 
 
 async def checkpoints(pool: Pool, ids: Sequence[int]) -> dict[int, bytes]:

@@ -6,7 +6,9 @@ import asyncpg
 import pytest
 
 from protocols.errors import FencedError, UnavailableError
-from tests.contract.store.harness import NOW, at, spec_of
+from protocols.ports.store import GiveBack
+from runtime.postgres.finish import GIVE_BACK, _columns, finish_statement
+from tests.contract.store.harness import NOW, at, ended, spec_of
 from tests.contract.store.postgres_harness import PostgresHarness
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
@@ -155,6 +157,42 @@ async def test_a_finish_finds_what_was_changed_behind_its_snapshot(house: Postgr
         await blocked(house)
     assert list(finish.result().accepted) == [claimed.id]
     assert [row.state for row in await house.executions_of(key)] == ["succeeded"]
+
+
+@pytest.mark.parametrize("how", ["succeeded", "retried", "handed back"])
+async def test_what_is_changed_behind_its_snapshot_needs_no_second_look(
+    house: PostgresHarness, rival, how: str
+):
+    """A second look may meet a second change: an end must not hang on there being none."""
+    key = await house.make_job(spec_of("j"))
+    await house.trigger("j")
+    (claimed,) = await house.claim()
+    given = [GiveBack(claimed.id, claimed.fencing_token)]
+    ways = {
+        "succeeded": (finish_statement(lean=True, retries=False), [ended(claimed)]),
+        "retried": (
+            finish_statement(lean=False, retries=True),
+            [ended(claimed, "scheduled", spends="retry", run_at=at(9))],
+        ),
+        "handed back": (GIVE_BACK, given),
+    }
+    statement, ends = ways[how]
+    arguments = (
+        ([g.id for g in given], [g.fencing_token for g in given], [None])
+        if ends is given
+        else _columns(ends, lean=how == "succeeded")
+    )
+    async with asyncio.TaskGroup() as tasks, rival.transaction():
+        await rival.execute("UPDATE executions SET cancel_requested = true")
+        once = tasks.create_task(house.pool.fetch(statement, house.node, *arguments))
+        await blocked(house)
+    becomes = "succeeded" if how == "succeeded" else "cancelled"
+    assert [row.state for row in await house.executions_of(key)] == [becomes]
+    (answer,) = once.result()
+    if how == "handed back":
+        assert answer["id"] == claimed.id
+    else:
+        assert answer["accepted"] == [claimed.id]
 
 
 async def test_a_finish_cut_before_its_commit_can_be_repeated(house: PostgresHarness, rival):
