@@ -16,6 +16,14 @@ class Ready(Hint, frozen=True, tag=True, array_like=True):
     pool: str
 
 
+class FreeSlots(Hint, frozen=True, tag=True, array_like=True):
+    """A node has so many slots of a pool free: what is ready there may come to it."""
+
+    pool: str
+    incarnation: int
+    free: int
+
+
 class SchedulesChanged(Hint, frozen=True, tag=True, array_like=True):
     """Schedules were applied, resumed or re-armed: read what falls due again."""
 

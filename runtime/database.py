@@ -17,7 +17,7 @@ from protocols.errors import TickwrightError, UnavailableError
 from runtime.postgres.embedded import EmbeddedPostgres
 from runtime.postgres.embedded.errors import EmbeddedPostgresError
 from runtime.postgres.errors import refusal, unavailable
-from runtime.postgres.migrate import migrate, set_role_passwords
+from runtime.postgres.migrate import migrate, schema_state, set_role_passwords
 from runtime.postgres.pool import API_ROLE, NODE_ROLE, Pool
 from runtime.postgres.sole import SoleNode
 from runtime.settings import Settings
@@ -26,6 +26,7 @@ log = structlog.get_logger("tickwright.database")
 
 CONNECT_WITHIN_S: Final = 30.0
 _FIRST_DELAY_S: Final = 0.1
+_SCHEMA_AGAIN_S: Final = 1.0
 _HOT: Final = 6
 _KEEPING: Final = 3
 _API: Final = 8
@@ -48,6 +49,41 @@ class Database:
         self.embedded = embedded
 
 
+async def wait_for_schema(arguments: Mapping[str, Any]) -> None:
+    """Wait until somebody has brought the schema up to this build, and the database is there.
+
+    Of several nodes none migrates, since a release that is rolled out would do so half-way.
+
+    Raises:
+        TickwrightError: The database refuses us, or its schema is not this build's to use.
+    """
+    said = ""
+    while True:
+        try:
+            session = await connect(arguments)
+            try:
+                state = await schema_state(session)
+            finally:
+                await session.close()
+        except UnavailableError as error:
+            now = str(error)
+        else:
+            if state.ready:
+                return
+            now = f"run `runtime migrate`: the schema lacks {', '.join(state.pending)}"
+        if now != said:
+            log.warning("waiting for the database", reason=now)
+            said = now
+        await anyio.sleep(_SCHEMA_AGAIN_S)
+
+
+async def _alone(settings: Settings, node: Mapping[str, Any], stack: AsyncExitStack) -> None:
+    """Migrate, and keep every other node out until the end."""
+    await migrate_database({"dsn": settings.database_owner_url or settings.database_url})
+    held = {"role": NODE_ROLE, "application_name": f"tickwright {settings.node_name} holder"}
+    await stack.enter_async_context(SoleNode(partial(connect, {**node, "server_settings": held})))
+
+
 @asynccontextmanager
 async def open_database(settings: Settings, *, incarnation_name: str) -> AsyncIterator[Database]:
     """Start or reach the database, migrate it, hold it, open the pools; undo all at the end.
@@ -64,14 +100,10 @@ async def open_database(settings: Settings, *, incarnation_name: str) -> AsyncIt
         else:
             node = api = {"dsn": settings.database_url}
             roles = (NODE_ROLE, API_ROLE)
-            await migrate_database({"dsn": settings.database_owner_url or settings.database_url})
-            held = {
-                "role": NODE_ROLE,
-                "application_name": f"tickwright {settings.node_name} holder",
-            }
-            await stack.enter_async_context(
-                SoleNode(partial(connect, {**node, "server_settings": held}))
-            )
+            if settings.clustered:
+                await wait_for_schema(node)
+            else:
+                await _alone(settings, node, stack)
         name = f"tickwright {settings.node_name}"
         hot = Pool(node, name=name, size=_HOT, role=roles[0], pinned=True)
         keeping = Pool(node, name=f"{name} keeping", size=_KEEPING, role=roles[0], pinned=True)

@@ -48,18 +48,39 @@ class Health:
         self._troubles: dict[str, Trouble] = {}
         self._ticked: dict[int, float] = {}
         self._dispatched: dict[str, float] = {}
+        self._led: Mapping[int, int] | None = None
         self._idle: str | None = "the node is starting"
 
-    def begin(self, *, timers: Iterable[int] = (), pools: Iterable[str] = ()) -> None:
-        """The tree runs, and with it these timers, by group of shards, and these dispatchers."""
+    def begin(
+        self,
+        *,
+        timers: Iterable[int] = (),
+        pools: Iterable[str] = (),
+        led: Mapping[int, int] | None = None,
+    ) -> None:
+        """The tree runs, and with it these dispatchers and timers, by group of shards.
+
+        Of several nodes none must lead: there only the timers of `led`, which may change, count.
+        """
         now = self._clock.monotonic()
+        self._led = led
         self._ticked = dict.fromkeys(timers, now)
         self._dispatched = dict.fromkeys(pools, now)
         self._idle = None
 
+    def idle(self, reason: str) -> None:
+        """Not to be given work from here on."""
+        self._idle = reason
+
     def end(self) -> None:
         """The tree is about to stop."""
-        self._idle = "the node is ending"
+        self.idle("the node is ending")
+
+    @property
+    def _timers(self) -> Mapping[int, float]:
+        if self._led is None:
+            return self._ticked
+        return {number: at for number, at in self._ticked.items() if number in self._led}
 
     def tick(self, number: int) -> None:
         """A timer has looked at what is due, or has fired it."""
@@ -92,7 +113,7 @@ class Health:
         if self._idle is not None:
             reasons.append(self._idle)
         else:
-            for what, signs in (("timers", self._ticked), ("dispatchers", self._dispatched)):
+            for what, signs in (("timers", self._timers), ("dispatchers", self._dispatched)):
                 still = [str(one) for one, at in signs.items() if now - at > STALLED_S]
                 if still:
                     reasons.append(f"{what} do not advance: {', '.join(still)}")
@@ -102,7 +123,7 @@ class Health:
             ready=not reasons,
             reasons=tuple(reasons),
             troubles=tuple(self._troubles.values()),
-            last_tick_s=_age_s(self._ticked.values(), now),
+            last_tick_s=_age_s(self._timers.values(), now),
             last_dispatch_s=_age_s(self._dispatched.values(), now),
         )
 

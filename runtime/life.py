@@ -9,19 +9,22 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
 
+from actors.dispatcher.messages import Cease
 from actors.heart import Vital
 from actors.timer.actor import TimerActor
+from actors.timing import Cover, StepDown
 from actors.worker.actor import Reported
 from actors.worker.held import Held
 from protocols.actor import Props, Ref
-from protocols.messages import PROTOCOL_LEVEL
-from protocols.ports.coordinator import Leadership
+from protocols.messages import PROTOCOL_LEVEL, Hint
+from protocols.ports.coordinator import Coordinator, Leadership
 from protocols.ports.executor import Report, Sink
+from protocols.ports.hints import Hints
 from protocols.ports.store import NodeInfo, Pulse, Term
 from runtime.clock import DatabaseClock
 from runtime.health import Health
@@ -37,6 +40,9 @@ from runtime.memory.hints import LocalHints
 from runtime.postgres.store import PostgresStore
 from runtime.settings import Settings
 from runtime.tree import Parts, PoolParts, node_tree
+
+if TYPE_CHECKING:
+    from runtime.cluster.member import Member
 
 log = structlog.get_logger("tickwright.node")
 
@@ -58,13 +64,16 @@ class Life:
         actors: Sequence[Props],
         incarnation: int,
         leaderships: int,
+        member: "Member | None" = None,
     ) -> None:
         self.settings = settings
         self.incarnation = incarnation
         self.declared_dead = anyio.Event()
+        self.drained = anyio.Event()
         self.held = {name: Held(slots=slots) for name, slots in settings.pools.items()}
-        self.hints = LocalHints(self.lookup, pools=tuple(self.held))
-        self.hints.cover(leaderships)
+        self._local = LocalHints(self.lookup, pools=tuple(self.held))
+        self._local.cover(leaderships)
+        self.hints: Hints = self._local
         self.executors: dict[str, HostExecutor] = {}
         self.locks = LockKeeper(store=store.locks, now=clock.now)
         self.leads: dict[int, int] = {}
@@ -75,6 +84,7 @@ class Life:
         self._functions = functions
         self._actors = actors
         self._leaderships = leaderships
+        self._member = member
         self._system: ActorSystem | None = None
 
     @property
@@ -92,11 +102,12 @@ class Life:
         """Run hosts and actors; stop the actors first, each part with its grace."""
         async with AsyncExitStack() as stack:
             await self._start_hosts(stack)
+            coordinator, deliver = await self._enter_cluster(stack)
             parts = Parts(
                 settings=self.settings,
                 store=self._store,
                 hints=self.hints,
-                coordinator=SoleCoordinator(),
+                coordinator=coordinator,
                 incarnation=self.incarnation,
                 leaderships=self._leaderships,
                 pools={n: PoolParts(self.executors[n], held) for n, held in self.held.items()},
@@ -106,13 +117,37 @@ class Life:
                 on_pulse=self._on_pulse,
                 on_dispatch=self._health.dispatch,
                 actors=self._actors,
+                deliver=deliver,
             )
             self._system = ActorSystem(clock=self._clock, tree=node_tree(parts))
             await stack.enter_async_context(self._system)
             stack.callback(self._close_held)
-            self._health.begin(timers=range(self._leaderships), pools=self.held)
+            if self._member is None:
+                self._health.begin(timers=range(self._leaderships), pools=self.held)
+            else:
+                self._health.begin(pools=self.held, led=self.leads)
+                await stack.enter_async_context(self._member.reach(self._system, self.incarnation))
             stack.callback(self._health.end)
             yield
+
+    async def _enter_cluster(
+        self, stack: AsyncExitStack
+    ) -> tuple[Coordinator, Callable[[Hint], None] | None]:
+        """Stand among the other nodes, if there are any; what is said elsewhere is heard here."""
+        if self._member is None:
+            self._coordinator: Coordinator = SoleCoordinator()
+            return self._coordinator, None
+        hints = self.hints = self._member.hints(
+            self._local,
+            free={name: partial(getattr, held, "free") for name, held in self.held.items()},
+        )
+        self._coordinator = await stack.enter_async_context(self._member.run(self.incarnation))
+        return self._coordinator, hints.deliver
+
+    def reach_database(self, yes: bool) -> None:  # noqa: FBT001 - the one thing it says
+        """Say whether this node can do a leader's work."""
+        if self._system is not None:
+            self._coordinator.fit(yes)
 
     async def end_work(self) -> None:
         """End at once all that runs: it is not this incarnation's any more."""
@@ -189,6 +224,29 @@ class Life:
     def _on_pulse(self, pulse: Pulse) -> None:
         if pulse.state == "dead":
             self.declared_dead.set()
+            return
+        if self._member is not None:
+            self._member.see(self.incarnation, pulse.peers)
+        if pulse.state == "draining":
+            self._drain()
+        elif pulse.leaderships != self._leaderships:
+            log.info("leaderships regrouped", were=self._leaderships, are=pulse.leaderships)
+            self._leaderships = pulse.leaderships
+            self._local.cover(pulse.leaderships)
+            self._tell("timing", Cover(pulse.leaderships))
+
+    def _drain(self) -> None:
+        """Lead nothing and claim nothing; done when nothing runs any more. Said at every beat."""
+        self._health.idle("the node is draining")
+        self._tell("timing", StepDown())
+        for pool in self.held:
+            self._tell(f"dispatcher:{pool}", Cease())
+        if not any(held.busy for held in self.held.values()):
+            self.drained.set()
+
+    def _tell(self, name: str, message: Any) -> None:
+        if (ref := self.lookup(name)) is not None:
+            ref.tell(message)
 
 
 def node_info(settings: Settings, *, url: str) -> NodeInfo:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import anyio
@@ -20,7 +20,6 @@ from protocols.actor import Props, SystemFailed
 from protocols.errors import TickwrightError, UnavailableError
 from protocols.instants import to_epoch_ns
 from protocols.ports.hints import Hints
-from protocols.ports.store import NodeInfo
 from protocols.views import Applied
 from runtime.api.server import ApiServer
 from runtime.apply import apply_at_start
@@ -38,6 +37,7 @@ from runtime.groups import ungrouped
 from runtime.health import Health, Level
 from runtime.hosts.executor import HostExecutor
 from runtime.hosts.locks import LockKeeper
+from runtime.joining import join, join_patiently
 from runtime.kernel.system import ActorSystem
 from runtime.life import Functions, Life, node_info
 from runtime.listening import bind, listen, url_of
@@ -52,12 +52,14 @@ from runtime.token import load_or_make_token
 from runtime.tree import user_actors
 from runtime.zones import use_pinned_zones
 
+if TYPE_CHECKING:
+    from runtime.cluster.member import Member
+
 log = structlog.get_logger("tickwright.node")
 
 _FIRST_SAMPLES: Final = 5
 _SAMPLE_S: Final = 1.0
 _SILENT_S: Final = 5.0
-_REJOIN_S: Final = 0.5
 _LEAVE_WITHIN_S: Final = 5.0
 
 
@@ -144,12 +146,21 @@ class Node:
             else:
                 if self.health.mend("database"):
                     log.info("database back")
+                self._reach_database(True)
             finally:
                 silent.cancel()
 
     def _away(self, reason: str) -> None:
         if self.health.trouble("database", reason):
             log.warning("database away", error=reason)
+        since = self.health.troubles["database"].since
+        if (self.clock.now() - since).total_seconds() >= self.settings.lease_ttl_s:
+            self._reach_database(False)
+
+    def _reach_database(self, yes: bool) -> None:  # noqa: FBT001 - the one thing it says
+        """A node that cannot write leads nothing for long: another may."""
+        if self._life is not None:
+            self._life.reach_database(yes)
 
     async def _sample(self) -> None:
         asked = monotonic_ns()
@@ -210,7 +221,10 @@ class Node:
         scope: anyio.CancelScope,
         task_status: TaskStatus[None],
     ) -> None:
-        joined = await self._join(node_info(self.settings, url=self.url))
+        member = self._membership()
+        if member is not None:
+            await member.prepare()
+        joined = await self._join()
         if joined is None:
             return
         incarnation, leaderships = joined
@@ -224,6 +238,7 @@ class Node:
             actors=actors,
             incarnation=incarnation,
             leaderships=leaderships,
+            member=member,
         )
         try:
             async with life.run():
@@ -235,6 +250,10 @@ class Node:
                 async with anyio.create_task_group() as group:
                     group.start_soon(_then_cancel, self._ending, group.cancel_scope)
                     group.start_soon(_then_cancel, life.declared_dead, group.cancel_scope)
+                    group.start_soon(_then_cancel, life.drained, group.cancel_scope)
+                if life.drained.is_set():
+                    log.info("drained: nothing runs here any more")
+                    self._ending.set()
                 if life.declared_dead.is_set():
                     log.error("this incarnation was declared dead; beginning anew", was=incarnation)
                     await life.end_work()
@@ -243,26 +262,31 @@ class Node:
                 with anyio.CancelScope(shield=True):
                     await self._leave(incarnation)
 
-    async def _join(self, info: NodeInfo) -> tuple[int, int] | None:
+    def _membership(self) -> "Member | None":
+        if not self.settings.clustered:
+            return None
+        from runtime.cluster.member import Member  # noqa: PLC0415 - of the extra `cluster`
+
+        return Member(self.settings, clock=self.clock, health=self.health)
+
+    async def _join(self) -> tuple[int, int] | None:
         """Enter the books: incarnation and number of leaderships; None if the end comes first.
 
-        Only the first life needs the database at once; a later one waits until it is there.
+        Only the first life of a single node needs the database at once.
         """
+        alone = not self.settings.clustered
+        enter = join if alone and self._life is None else join_patiently
         async with anyio.create_task_group() as group:
             group.start_soon(_then_cancel, self._ending, group.cancel_scope)
-            while True:
-                try:
-                    incarnation = await self.store.join(info, now=self.clock.now(), alone=True)
-                    pulse = await self.store.beat(
-                        incarnation, running={}, leads={}, clock_offset_s=self.clock.offset_s
-                    )
-                except UnavailableError:
-                    if self._life is None:
-                        raise
-                else:
-                    group.cancel_scope.cancel()
-                    return incarnation, pulse.leaderships
-                await anyio.sleep(_REJOIN_S)
+            incarnation, pulse = await enter(
+                self.store,
+                node_info(self.settings, url=self.url),
+                clock=self.clock,
+                ttl_s=self.settings.lease_ttl_s,
+                alone=alone,
+            )
+            group.cancel_scope.cancel()
+            return incarnation, pulse.leaderships
         return None
 
     async def _leave(self, incarnation: int) -> None:

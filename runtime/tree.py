@@ -3,8 +3,9 @@
     node (one_for_one)
       heart                       beats into the database
       janitor · waiting           keep the books; let go what waited
+      relay                       takes other nodes' hints, in a cluster
       pools (one_for_one)         per pool (one_for_one): worker, dispatcher
-      timing (one_for_one)        one elector per group of shards; each keeps its timer
+      timing                      one elector per group of shards; each keeps its timer
       actors (one_for_one)        the user's own, each under a supervisor of its own
 
 It stops from the bottom up: nobody fires any more, then nobody claims, then what runs may end
@@ -25,6 +26,8 @@ from actors.dispatcher.actor import DispatcherActor
 from actors.elector import ElectorActor, MakeTimer
 from actors.heart import HeartActor, Vital
 from actors.janitor import JanitorActor
+from actors.relay import RelayActor
+from actors.timing import TimingActor
 from actors.waiting import WaitingActor
 from actors.worker.actor import WorkerActor
 from actors.worker.held import Held
@@ -73,6 +76,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     on_pulse: Callable[[Pulse], None]
     on_dispatch: Callable[[str], None]
     actors: Sequence[Props]
+    deliver: Callable[[Hint], None] | None = None
+    """Takes what other nodes' hints say; None where there are no others."""
 
 
 def node_tree(parts: Parts) -> Props:
@@ -103,6 +108,7 @@ def node_tree(parts: Parts) -> Props:
                 ),
             ),
             _actor("waiting", lambda: WaitingActor(store=store, hints=hints), mailbox=_WOKEN),
+            *_relay(parts.deliver),
             Props(
                 name="pools",
                 stop_grace_s=settings.shutdown_grace_s + settings.kill_grace_s + 2 * _STOP_SLACK_S,
@@ -110,11 +116,22 @@ def node_tree(parts: Parts) -> Props:
             ),
             Props(
                 name="timing",
-                children=tuple(_elector(number, parts) for number in range(parts.leaderships)),
+                stop_grace_s=_STOP_SLACK_S,
+                factory=lambda: TimingActor(
+                    coordinator=parts.coordinator,
+                    leaderships=parts.leaderships,
+                    make_elector=partial(_elector, parts),
+                ),
             ),
             Props(name="actors", children=tuple(parts.actors)),
         ),
     )
+
+
+def _relay(deliver: Callable[[Hint], None] | None) -> tuple[Props, ...]:
+    if deliver is None:
+        return ()
+    return (_actor("relay", lambda: RelayActor(deliver=deliver), mailbox=_WOKEN),)
 
 
 def _actor(name: str, factory: Callable[[], Actor], *, mailbox: Mailbox | None = None) -> Props:
@@ -150,6 +167,7 @@ def _pool(name: str, parts: Parts) -> Props:
                     pool=name,
                     incarnation=parts.incarnation,
                     worker=f"worker:{name}",
+                    hints=parts.hints,
                     on_look=partial(parts.on_dispatch, name),
                 ),
             ),
@@ -157,17 +175,14 @@ def _pool(name: str, parts: Parts) -> Props:
     )
 
 
-def _elector(number: int, parts: Parts) -> Props:
-    return Props(
-        name=f"elector-{number}",
-        factory=lambda: ElectorActor(
-            coordinator=parts.coordinator,
-            store=parts.store,
-            number=number,
-            incarnation=parts.incarnation,
-            make_timer=parts.make_timer,
-            leads=parts.leads,
-        ),
+def _elector(parts: Parts, number: int) -> ElectorActor:
+    return ElectorActor(
+        coordinator=parts.coordinator,
+        store=parts.store,
+        number=number,
+        incarnation=parts.incarnation,
+        make_timer=parts.make_timer,
+        leads=parts.leads,
     )
 
 

@@ -10,11 +10,19 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.dispatcher.messages import Assign, Demand, DemandWanted, Reconcile, Unimportable
+from actors.dispatcher.messages import (
+    Assign,
+    Cease,
+    Demand,
+    DemandWanted,
+    Reconcile,
+    Unimportable,
+)
 from actors.dispatcher.shares import budgets
 from protocols.actor import Actor, Context, Delivered, Ref, Timer
 from protocols.errors import UnavailableError
-from protocols.messages import PROTOCOL_LEVEL, Ready
+from protocols.messages import PROTOCOL_LEVEL, FreeSlots, Ready
+from protocols.ports.hints import Hints
 from protocols.ports.store import Budget, Claimed, DispatchStore, GiveBack, Lane
 
 POLL_S: Final = 1.0
@@ -52,9 +60,11 @@ class DispatcherActor(Actor):
         pool: str,
         incarnation: int,
         worker: str,
+        hints: Hints,
         on_look: Callable[[], None],
     ) -> None:
         self._store = store
+        self._hints = hints
         self._pool = pool
         self._incarnation = incarnation
         self._worker_name = worker
@@ -64,6 +74,7 @@ class DispatcherActor(Actor):
         self._sent_at_poll = 0
         self._arrived = 0
         self._free = 0
+        self._said_free = False
         self._stopping = False
         self._lanes: dict[Lane, None] = {}
         self._refused: set[tuple[int, int]] = set()
@@ -87,8 +98,12 @@ class DispatcherActor(Actor):
                 if session == self._session:
                     self._arrived = max(self._arrived, received)
                 self._free = max(0, free - (self._sent - self._arrived))
+                self._say_free()
             case Ready():
                 self._again = True
+            case Cease():
+                self._stopping = True
+                self._say_free()
             case _Poll():
                 if not self._busy:
                     self._on_look()
@@ -101,7 +116,10 @@ class DispatcherActor(Actor):
             case _Took(next_run_at=next_run_at, more=more):
                 self._busy = False
                 self._on_look()
+                self._say_free()
                 self._again = self._again or more
+                if more and self._free <= 0:
+                    self._hints.send(Ready(self._pool))  # what is left may start elsewhere
                 self._arm(ctx, next_run_at)
             case _Failed(error=error):
                 self._busy = False
@@ -116,6 +134,13 @@ class DispatcherActor(Actor):
         """See a claim that is under way to its end, so that its rows are handed to the worker."""
         self._stopping = True
         await ctx.drain()
+
+    def _say_free(self) -> None:
+        """Tell whoever has more work than slots when this pool has free ones, and when none."""
+        free = 0 if self._stopping else self._free
+        if (free > 0) != self._said_free:
+            self._said_free = free > 0
+            self._hints.send(FreeSlots(self._pool, self._incarnation, free))
 
     def _find_lost(self, ctx: Context) -> None:
         """Work sent before the last poll that has not arrived by now never will."""

@@ -42,3 +42,7 @@ class Unimportable(msgspec.Struct, frozen=True):
 
 class Reconcile(msgspec.Struct, frozen=True):
     """A claim's answer may have been lost: compare what is held with the books."""
+
+
+class Cease(msgspec.Struct, frozen=True):
+    """Claim nothing from here on: the node is to leave once what runs has ended."""

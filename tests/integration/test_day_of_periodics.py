@@ -238,6 +238,7 @@ async def _run_a_day(kit: TestKit, store: PostgresStore) -> None:
             pool="default",
             incarnation=incarnation,
             worker="worker:default",
+            hints=hints,
             on_look=lambda: None,
         )
     )

@@ -140,3 +140,9 @@ class SimCoordinator:
         future: asyncio.Future[Leadership] = asyncio.get_running_loop().create_future()
         self.elections.campaign(number, self, future)
         return await future
+
+    def fit(self, yes: bool, /) -> None:
+        """Change nothing: who cannot write is fenced all the same."""
+
+    def cover(self, numbers: int, /) -> None:
+        """Change nothing: a run has as many groups as it began with."""

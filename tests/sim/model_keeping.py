@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from protocols.errors import NameHeldError
 from protocols.executions import FINAL
-from protocols.ports.store import NodeInfo, Pulse, Settled
+from protocols.ports.store import NodeInfo, Peer, PoolLoad, Pulse, Settled
 from tests.sim.model_books import Books, Job, Node, Row
 from tests.sim.model_placing import QUEUED_MAX, Asked, displace, place
 
@@ -26,11 +27,29 @@ class Keeping:
             for other in books.nodes.values():
                 self._mark_dead(other)
             self._lose(list(books.nodes.values()), now)
+        for other in books.nodes.values():
+            if other.name == node.name and other.state in ("up", "draining"):
+                raise NameHeldError(
+                    node.name,
+                    incarnation=other.incarnation,
+                    pid=1,
+                    host="h",
+                    last_beat_at=other.last_beat_at,
+                )
         incarnation = books.next_node()
         books.nodes[incarnation] = Node(
-            incarnation=incarnation, name=node.name, last_beat_at=self.clock()
+            incarnation=incarnation,
+            name=node.name,
+            last_beat_at=self.clock(),
+            pools={name: PoolLoad(slots, 0) for name, slots in node.pools.items()},
         )
         return incarnation
+
+    async def bury(self, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
+        node = self.books.nodes[incarnation]
+        if node.last_beat_at <= silent_since:
+            self._mark_dead(node)
+        self._lose([node], now)
 
     async def beat(
         self,
@@ -39,16 +58,27 @@ class Keeping:
         running: dict[str, int],
         leads: dict[int, int],
         clock_offset_s: float,
+        ttl_s: float,
     ) -> Pulse:
         node = self.books.nodes.get(incarnation)
         state = "dead"
         if node is not None and node.state in ("up", "draining"):
             node.last_beat_at = self.clock()
+            node.pools = {
+                name: PoolLoad(load.slots, running.get(name, 0))
+                for name, load in node.pools.items()
+            }
             state = node.state
+        since = self.clock() - timedelta(seconds=ttl_s)
         return Pulse(
             state=state,
             house_paused=self.books.house_paused,
             leaderships=len(self.books.terms),
+            peers=tuple(
+                Peer(incarnation=one.incarnation, name=one.name, pools=one.pools)
+                for one in self.books.nodes.values()
+                if one.state in ("up", "draining") and one.last_beat_at >= since
+            ),
         )
 
     async def leave(self, incarnation: int, *, now: datetime) -> None:

@@ -32,7 +32,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
     incarnation: int
     name: str
-    pools: dict[str, PoolLoad]
+    pools: dict[str, PoolLoad] = {}
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,8 @@
 import pytest
 
 from actors.dispatcher.actor import DispatcherActor
-from actors.dispatcher.messages import Assign, Demand, DemandWanted, Reconcile
-from protocols.messages import Ready
+from actors.dispatcher.messages import Assign, Cease, Demand, DemandWanted, Reconcile
+from protocols.messages import FreeSlots, Ready
 from protocols.props import Props
 
 pytestmark = pytest.mark.asyncio
@@ -21,7 +21,18 @@ class FakeWorker:
         return [message for message in self.probe.received if isinstance(message, kind)]
 
 
-def dispatcher(house):
+class Said:
+    """The Hints port: keeps what was sent."""
+
+    def __init__(self):
+        self.hints = []
+
+    def send(self, hint, /):
+        self.hints.append(hint)
+
+
+def dispatcher(house, *, hints=None):
+    said = Said() if hints is None else hints
     return house.kit.spawn(
         Props(
             name="dispatcher",
@@ -30,6 +41,7 @@ def dispatcher(house):
                 pool="default",
                 incarnation=house.node,
                 worker="worker:default",
+                hints=said,
                 on_look=lambda: None,
             ),
         )
@@ -114,3 +126,46 @@ async def test_a_claim_under_way_at_the_stop_reaches_the_worker(open_house):
         await house.kit.main.stop_actor(ref)
         assert sum(len(message.claimed) for message in worker.got(Assign)) == 3
         assert house.states() == ["running"] * 3
+
+
+async def test_it_tells_when_slots_become_free_and_when_none_is_left(open_house):
+    async with open_house() as house:
+        worker, said = FakeWorker(house), Said()
+        ref = dispatcher(house, hints=said)
+        await house.kit.wait_until(lambda: worker.got(DemandWanted))
+        ref.tell(Demand(2, 0, 0))
+        ref.tell(Demand(1, 0, 0))
+        await house.kit.advance(0.1)
+        assert said.hints == [FreeSlots("default", house.node, 2)]
+        await house.trigger(house.job(), 1)
+        ref.tell(Ready("default"))
+        await house.kit.wait_until(lambda: worker.got(Assign))
+        await house.kit.advance(0.1)
+        assert said.hints[1] == FreeSlots("default", house.node, 0)
+
+
+async def test_what_it_has_no_slot_for_is_told_to_others(open_house):
+    async with open_house() as house:
+        worker, said = FakeWorker(house), Said()
+        await house.trigger(house.job(), 3)
+        ref = dispatcher(house, hints=said)
+        await house.kit.wait_until(lambda: worker.got(DemandWanted))
+        ref.tell(Demand(1, 0, 0))
+        await house.kit.wait_until(lambda: worker.got(Assign))
+        await house.kit.advance(0.1)
+        assert Ready("default") in said.hints
+
+
+async def test_one_that_is_to_cease_claims_nothing_more(open_house):
+    async with open_house() as house:
+        worker, said = FakeWorker(house), Said()
+        ref = dispatcher(house, hints=said)
+        await house.kit.wait_until(lambda: worker.got(DemandWanted))
+        ref.tell(Demand(2, 0, 0))
+        ref.tell(Cease())
+        await house.kit.advance(0.1)
+        assert said.hints[-1] == FreeSlots("default", house.node, 0)
+        await house.trigger(house.job(), 1)
+        ref.tell(Ready("default"))
+        await house.kit.advance(3)
+        assert worker.got(Assign) == []

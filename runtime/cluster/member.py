@@ -1,0 +1,152 @@
+"""A node's membership: its way to the others, and its standing for election, for one life."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+
+from actors.relay import RELAY
+from protocols.messages import Hint
+from protocols.ports.hints import Hints
+from protocols.ports.store import Peer
+from runtime.clock import DatabaseClock
+from runtime.cluster.hints import ClusterHints
+from runtime.etcd.coordinator import EtcdCoordinator
+from runtime.etcd.settings import EtcdSettings
+from runtime.health import Health
+from runtime.kafka.client import KafkaSettings, Protocol
+from runtime.kafka.transport import KafkaTransport
+from runtime.kernel.remote import Remoting
+from runtime.kernel.system import ActorSystem
+from runtime.peers import Peers
+from runtime.settings import Settings
+
+log = structlog.get_logger("tickwright.cluster")
+
+_PROTOCOLS: Final[dict[tuple[bool, bool], Protocol]] = {
+    (False, False): "PLAINTEXT",
+    (False, True): "SSL",
+    (True, False): "SASL_PLAINTEXT",
+    (True, True): "SASL_SSL",
+}
+"""By whether there is a login, and whether there is TLS."""
+
+
+class Member:
+    """One life's part in the cluster.
+
+    `prepare` before the node joins, so that no message to it can be missed; then `run`.
+    """
+
+    def __init__(self, settings: Settings, *, clock: DatabaseClock, health: Health) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._health = health
+        self.peers = Peers()
+        self.remoting: Remoting | None = None
+        self.transport = KafkaTransport(
+            kafka_settings(settings),
+            cluster=settings.cluster_name,
+            name=settings.node_name,
+            now_ns=clock.now_ns,
+            on_state=self._teller("kafka"),
+        )
+
+    async def prepare(self) -> None:
+        """Mark where the inbox ends; with Kafka away, it is read from where it is found later."""
+        await self.transport.prepare()
+
+    @asynccontextmanager
+    async def run(self, incarnation: int) -> AsyncIterator[EtcdCoordinator]:
+        """Stand for election and carry messages, until the block is left."""
+        coordinator = EtcdCoordinator(
+            etcd_settings(self._settings),
+            name=self._settings.node_name,
+            incarnation=incarnation,
+            on_state=self._teller("etcd"),
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(coordinator.run, name="coordinator")
+            group.start_soon(self.transport.run, name="transport")
+            try:
+                yield coordinator
+            finally:
+                group.cancel_scope.cancel()
+        for part in ("etcd", "kafka"):
+            self._health.mend(part)
+
+    @asynccontextmanager
+    async def reach(self, system: ActorSystem, incarnation: int) -> AsyncIterator[None]:
+        """Let this system's actors and those of other nodes reach each other."""
+        with Remoting(
+            system,
+            node=incarnation,
+            name=self._settings.node_name,
+            peers=self.peers,
+            transport=self.transport,
+        ) as remoting:
+            self.remoting = remoting
+            yield
+        self.remoting = None
+
+    def hints(self, local: Hints, *, free: Mapping[str, Callable[[], int]]) -> ClusterHints:
+        """Hints that reach other nodes; `free` tells of each pool here how many slots are free."""
+        return ClusterHints(
+            local, peers=self.peers, post=self.post, free=free, now_s=self._clock.monotonic
+        )
+
+    def see(self, incarnation: int, living: tuple[Peer, ...]) -> None:
+        """Take over who lives, as the last beat was told."""
+        self.peers.update(peer for peer in living if peer.incarnation != incarnation)
+
+    def post(self, node: int | None, hint: Hint) -> None:
+        """Send a hint to another node, or to all of them; it may be lost."""
+        if self.remoting is not None:
+            self.remoting.post(node, RELAY, hint)
+
+    def _teller(self, part: str) -> Callable[[str | None], None]:
+        def tell(reason: str | None) -> None:
+            if reason is None:
+                if self._health.mend(part):
+                    log.info("back", part=part)
+            elif self._health.trouble(part, reason):
+                log.warning("away", part=part, error=reason)
+
+        return tell
+
+
+def etcd_settings(settings: Settings) -> EtcdSettings:
+    """The part of a node's settings that is etcd's."""
+    return EtcdSettings(
+        endpoints=settings.etcd_endpoints,
+        cluster=settings.cluster_name,
+        ttl_s=settings.lease_ttl_s,
+        user=settings.etcd_user,
+        password=settings.etcd_password,
+        ca=_path(settings.etcd_ca),
+        cert=_path(settings.etcd_cert),
+        key=_path(settings.etcd_key),
+    )
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """The part of a node's settings that is Kafka's."""
+    return KafkaSettings(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        security_protocol=_PROTOCOLS[settings.kafka_sasl_mechanism is not None, settings.kafka_tls],
+        sasl_mechanism=settings.kafka_sasl_mechanism or "PLAIN",
+        user=settings.kafka_user,
+        password=settings.kafka_password,
+        ca=_path(settings.kafka_ca),
+        cert=_path(settings.kafka_cert),
+        key=_path(settings.kafka_key),
+        replication_factor=settings.kafka_replication_factor or 0,
+        inbox_retention_s=settings.kafka_inbox_retention_s,
+    )
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
