@@ -9,29 +9,29 @@ hold the lock. What is lost is never released early, since its holder may still 
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 import msgspec
 
 from protocols.durations import format_duration, shown
 from protocols.errors import UnavailableError
-from protocols.ports.locks import (
-    LOCK_NAME_CHARS_MAX,
-    LOCK_TTL_S_MAX,
-    LOCK_TTL_S_MIN,
-    LOCKS_MAX,
-    LockClaim,
-    LockHold,
-    LockStore,
-)
+from protocols.ports.locks import LOCKS_MAX, LockClaim, LockStore
 from runtime.clock import monotonic_ns
 from runtime.hosts.lock_figures import LockFigures
+from runtime.hosts.wanted_locks import (
+    NS,
+    Asker,
+    Holder,
+    Lose,
+    Unwanted,
+    Wanted,
+    WantedLock,
+    check,
+)
 from runtime.hosts.work import Work
 
 Answer = TypeVar("Answer")
-Lose = Callable[[Work, str], None]
-"""Ends an attempt that has lost a lock, for the reason given."""
 
 POLL_S: Final = 0.25
 """Between two looks at a lock that others hold; only the first to ask on this node looks."""
@@ -40,18 +40,6 @@ LOOK_S: Final = 1.0
 _STATEMENT_S: Final = 3.0
 _AWAY_S: Final = 0.5
 _TICK_S: Final = 0.1
-_MARGIN_S_MAX: Final = 1.0
-_NS: Final = 1_000_000_000
-
-
-class Asker(Protocol):
-    """Where an attempt runs: it takes answers, and shows signs of life."""
-
-    def answer(self, number: int, value: Any, error: str | None) -> None:
-        """Answer what the attempt asked."""
-
-    def pulse(self) -> int:
-        """A number that changes as long as the process lives and is not stopped."""
 
 
 class LockDesk(Protocol):
@@ -69,90 +57,6 @@ class LockDesk(Protocol):
         """The attempt has ended, and nothing of it lives on."""
 
 
-class _Wanted(msgspec.Struct, frozen=True):
-    request: int
-    name: str
-    ttl_s: float
-    wait_s: float | None = None
-
-
-class _Unwanted(msgspec.Struct, frozen=True):
-    request: int
-
-
-class _Holder:
-    """An attempt that has asked for a lock."""
-
-    __slots__ = ("host", "locks", "lose", "work")
-
-    def __init__(self, work: Work, host: Asker, lose: Lose) -> None:
-        self.work = work
-        self.host = host
-        self.lose = lose
-        self.locks: dict[int, _Lock] = {}
-
-
-class _Lock:
-    """One wish for a lock, and what became of it."""
-
-    __slots__ = (
-        "asked_ns",
-        "claim",
-        "holder",
-        "next_ns",
-        "number",
-        "over_ns",
-        "pulse",
-        "renew_ns",
-        "state",
-        "token",
-        "trouble",
-        "trusted_ns",
-    )
-
-    def __init__(self, holder: _Holder, number: int, claim: LockClaim, over_ns: int | None) -> None:
-        self.holder = holder
-        self.number = number
-        self.claim = claim
-        self.state: Literal["waiting", "held", "lost", "over"] = "waiting"
-        self.asked_ns = self.next_ns = monotonic_ns()
-        self.over_ns = over_ns
-        """When to wait no longer; None: for as long as the attempt may run."""
-        self.token = 0
-        self.trusted_ns = 0
-        self.renew_ns = 0
-        self.pulse = 0
-        self.trouble = ""
-
-    def waits(self) -> bool:
-        """Asked anew: it may have come to its end while the books were asked."""
-        return self.state == "waiting"
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.claim.tenant, self.claim.name
-
-    @property
-    def hold(self) -> LockHold:
-        claim = self.claim
-        return LockHold(
-            tenant=claim.tenant,
-            name=claim.name,
-            token=self.token,
-            fencing_token=claim.fencing_token,
-        )
-
-    def trust(self, since_ns: int) -> None:
-        """It is in force for a TTL from `since_ns` on, when the books were asked."""
-        ttl_ns = int(self.claim.ttl_s * _NS)
-        self.trusted_ns = since_ns + ttl_ns - min(ttl_ns // 10, int(_MARGIN_S_MAX * _NS))
-        self.renew_ns = since_ns + ttl_ns // 3
-        self.trouble = "its node stood still"
-
-    def answer(self, value: Any = None, error: str | None = None) -> None:
-        self.holder.host.answer(self.number, value, error)
-
-
 class LockKeeper:
     """All locks of one node's life; `run` must be under way. For the loop's own thread.
 
@@ -164,10 +68,10 @@ class LockKeeper:
     def __init__(self, *, store: LockStore, now: Callable[[], datetime]) -> None:
         self._store = store
         self._now = now
-        self._holders: dict[int, _Holder] = {}
-        self._queues: dict[tuple[str, str], deque[_Lock]] = {}
-        self._held: dict[int, _Lock] = {}
-        self._releases: list[tuple[_Lock, int | None]] = []
+        self._holders: dict[int, Holder] = {}
+        self._queues: dict[tuple[str, str], deque[WantedLock]] = {}
+        self._held: dict[int, WantedLock] = {}
+        self._releases: list[tuple[WantedLock, int | None]] = []
         self._leaves: list[LockClaim] = []
         self._asked = anyio.Event()
         self._holds = anyio.Event()
@@ -228,13 +132,13 @@ class LockKeeper:
     # Wishes.
 
     def _want(self, work: Work, host: Asker, number: int, value: bytes, lose: Lose) -> None:
-        wanted = msgspec.json.decode(value, type=_Wanted)
-        _check(wanted)
+        wanted = msgspec.json.decode(value, type=Wanted)
+        check(wanted)
         if work.is_ending():
             raise ValueError("the attempt is being ended")
         holder = self._holders.get(work.token)
         if holder is None:
-            holder = self._holders[work.token] = _Holder(work, host, lose)
+            holder = self._holders[work.token] = Holder(work, host, lose)
         alive = [lock for lock in holder.locks.values() if lock.state in {"waiting", "held"}]
         if any(lock.claim.name == wanted.name for lock in alive):
             raise ValueError(
@@ -252,8 +156,9 @@ class LockKeeper:
             asked_at=self._now(),
             queues=wanted.wait_s != 0,
         )
-        over_ns = None if wanted.wait_s is None else monotonic_ns() + int(wanted.wait_s * _NS)
-        lock = holder.locks[wanted.request] = _Lock(holder, number, claim, over_ns)
+        over_ns = None if wanted.wait_s is None else monotonic_ns() + int(wanted.wait_s * NS)
+        lock = WantedLock(holder, claim, request=wanted.request, number=number, over_ns=over_ns)
+        holder.locks[wanted.request] = lock
         queue = self._queues.setdefault(lock.key, deque())
         if queue and not claim.queues:
             self._give_up(lock)
@@ -262,7 +167,7 @@ class LockKeeper:
         self._asked.set()
 
     def _unwant(self, work: Work, host: Asker, number: int, value: bytes) -> None:
-        request = msgspec.json.decode(value, type=_Unwanted).request
+        request = msgspec.json.decode(value, type=Unwanted).request
         holder = self._holders.get(work.token)
         lock = holder.locks.pop(request, None) if holder is not None else None
         if lock is None or lock.state == "over":
@@ -275,13 +180,14 @@ class LockKeeper:
         else:
             self._release(lock, number)
 
-    def _give_up(self, lock: _Lock) -> None:
+    def _give_up(self, lock: WantedLock) -> None:
         """It has waited as long as it wanted to."""
         self._drop(lock)
         lock.answer(None)
 
-    def _drop(self, lock: _Lock) -> None:
+    def _drop(self, lock: WantedLock) -> None:
         lock.state = "over"
+        lock.holder.locks.pop(lock.request, None)
         queue = self._queues.get(lock.key)
         if queue is not None:
             first = bool(queue) and queue[0] is lock
@@ -295,7 +201,7 @@ class LockKeeper:
             self._leaves.append(lock.claim)
         self._asked.set()
 
-    def _release(self, lock: _Lock, number: int | None) -> None:
+    def _release(self, lock: WantedLock, number: int | None) -> None:
         lock.state = "over"
         self._held.pop(lock.token, None)
         self._releases.append((lock, number))
@@ -319,11 +225,11 @@ class LockKeeper:
                 await anyio.sleep(_AWAY_S)
                 continue
             nearest = min((queue[0].next_ns for queue in self._queues.values()), default=None)
-            left_s = None if nearest is None else max(0.0, (nearest - monotonic_ns()) / _NS)
+            left_s = None if nearest is None else max(0.0, (nearest - monotonic_ns()) / NS)
             with anyio.move_on_after(left_s):
                 await self._asked.wait()
 
-    def _due(self) -> list[_Lock]:
+    def _due(self) -> list[WantedLock]:
         """The first of each queue whose time has come, the longest due first."""
         self._overdue()
         now = monotonic_ns()
@@ -339,11 +245,11 @@ class LockKeeper:
                 if lock.over_ns is not None and now >= lock.over_ns and not fresh:
                     self._give_up(lock)
 
-    async def _take(self, lock: _Lock) -> None:
+    async def _take(self, lock: WantedLock) -> None:
         if not lock.waits():
             return
         since_ns = monotonic_ns()
-        lock.next_ns = since_ns + int(POLL_S * _NS)
+        lock.next_ns = since_ns + int(POLL_S * NS)
         try:
             token = await _within(self._store.take(lock.claim))
         except UnavailableError:
@@ -367,7 +273,7 @@ class LockKeeper:
             return  # the answer came too late to rely on: the next take draws a new token
         self._granted(lock)
 
-    def _granted(self, lock: _Lock) -> None:
+    def _granted(self, lock: WantedLock) -> None:
         queue = self._queues[lock.key]
         queue.remove(lock)
         if not queue:
@@ -375,7 +281,7 @@ class LockKeeper:
         lock.state = "held"
         lock.pulse = lock.holder.host.pulse()
         self._held[lock.token] = lock
-        self._figures.waited((monotonic_ns() - lock.asked_ns) / _NS)
+        self._figures.waited((monotonic_ns() - lock.asked_ns) / NS)
         self._holds.set()
         lock.answer(lock.token)
 
@@ -405,7 +311,7 @@ class LockKeeper:
                 if lock.key in self._queues:
                     self._queues[lock.key][0].next_ns = 0
 
-    def _answer_freed(self, lock: _Lock, number: int | None) -> None:
+    def _answer_freed(self, lock: WantedLock, number: int | None) -> None:
         if number is not None:
             lock.holder.host.answer(number, True, None)
 
@@ -433,10 +339,10 @@ class LockKeeper:
                         lock.pulse = lock.holder.host.pulse()
                         lock.trust(now)
             nearest = min((lock.renew_ns for lock in self._held.values()), default=now)
-            left_s = (nearest - monotonic_ns()) / _NS
+            left_s = (nearest - monotonic_ns()) / NS
             await anyio.sleep(min(LOOK_S, max(_TICK_S, left_s)))
 
-    def _is_due(self, lock: _Lock, now: int) -> bool:
+    def _is_due(self, lock: WantedLock, now: int) -> bool:
         if now < lock.renew_ns:
             return False
         if lock.holder.host.pulse() == lock.pulse:
@@ -460,7 +366,7 @@ class LockKeeper:
                 self._holds = anyio.Event()
             await self._holds.wait()
 
-    def _lose(self, lock: _Lock, why: str) -> None:
+    def _lose(self, lock: WantedLock, why: str) -> None:
         self._held.pop(lock.token, None)
         lock.state = "lost"
         lock.trouble = f"the lock {shown(lock.claim.name)} was lost: {why}"
@@ -475,17 +381,3 @@ async def _within(statement: Awaitable[Answer]) -> Answer:
             return await statement
     except TimeoutError as error:
         raise UnavailableError("the database does not answer") from error
-
-
-def _check(wanted: _Wanted) -> None:
-    """Refuse what cannot be kept. Raises `ValueError`, in words for the task."""
-    name = wanted.name
-    if not 0 < len(name) <= LOCK_NAME_CHARS_MAX:
-        raise ValueError(f"a lock's name has 1 to {LOCK_NAME_CHARS_MAX} characters")
-    if "\0" in name or any("\ud800" <= char <= "\udfff" for char in name):
-        raise ValueError("a lock's name holds no NUL character and no lone surrogate")
-    if not LOCK_TTL_S_MIN <= wanted.ttl_s <= LOCK_TTL_S_MAX:
-        shortest, longest = format_duration(LOCK_TTL_S_MIN), format_duration(LOCK_TTL_S_MAX)
-        raise ValueError(f"a lock's TTL is from {shortest} to {longest}")
-    if wanted.wait_s is not None and not wanted.wait_s >= 0:
-        raise ValueError("a lock is waited for 0 s or longer")
