@@ -30,6 +30,8 @@ from runtime.etcd.settings import EtcdSettings, endpoints, tls
 T = TypeVar("T")
 
 _UNTIL_ASKED: Final = "3.4.0"
+_OLDEST: Final = Version("3.4.22")
+_LOSES_DATA: Final = (Version("3.5.0"), Version("3.5.6"))
 _OK_BELOW: Final = 400
 _UNKNOWN: Final = 2
 _UNAUTHENTICATED: Final = 16
@@ -41,6 +43,18 @@ _STALE_TOKEN: Final = (
     "revision of auth store is old",
 )
 _ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+
+
+def trouble_of(version: str) -> str | None:
+    """What is known against a release of etcd, as a sentence; None where nothing is."""
+    release = Version(version)
+    if release < _OLDEST:
+        return f"etcd {version} is older than {_OLDEST}, the oldest that is supported"
+    if _LOSES_DATA[0] <= release < _LOSES_DATA[1]:
+        return (
+            f"etcd {version} can lose what it holds when it is killed: upgrade to {_LOSES_DATA[1]}"
+        )
+    return None
 
 
 class _Refusal(msgspec.Struct):

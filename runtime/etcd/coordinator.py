@@ -19,7 +19,7 @@ from actors.placement import plan
 from protocols.errors import UnavailableError
 from protocols.ports.coordinator import Leadership
 from runtime.clock import monotonic_ns
-from runtime.etcd.client import EtcdClient
+from runtime.etcd.client import EtcdClient, trouble_of
 from runtime.etcd.leadership import EtcdLeadership
 from runtime.etcd.session import Session, pause_s
 from runtime.etcd.settings import EtcdSettings
@@ -100,6 +100,7 @@ class EtcdCoordinator:
         async with self._client:
             try:
                 async with anyio.create_task_group() as group:
+                    group.start_soon(self._greet, name="etcd version")
                     group.start_soon(self._session.run, name="etcd lease")
                     group.start_soon(self._watch.run, name="etcd watch")
                     group.start_soon(self._publish, name="etcd member")
@@ -109,6 +110,21 @@ class EtcdCoordinator:
                     leadership.end()
                 with anyio.move_on_after(_LEAVE_S, shield=True):
                     await self._leave()
+
+    async def _greet(self) -> None:
+        """Learn whom we speak to, and tell what is known against it."""
+        failures = 0
+        while True:
+            try:
+                version = await self._client.learn_version()
+            except UnavailableError:
+                failures += 1
+                await anyio.sleep(pause_s(failures))
+            else:
+                break
+        log.info("etcd answers", version=version)
+        if (trouble := trouble_of(version)) is not None:
+            log.warning(trouble)
 
     async def _leave(self) -> None:
         try:

@@ -46,25 +46,25 @@ class PrefixWatch:
         self._quiet_s = quiet_s
         self._on_change = on_change
         self._on_state = on_state
+        self._failures = 0
 
     async def run(self) -> None:
         """Follow etcd through its outages."""
-        failures = 0
         while True:
             try:
                 await self._snapshot()
                 self._on_state(None)
-                failures = 0
                 await self._follow()
             except TimeoutError:
+                self._failures = 0
                 continue  # quiet, or dead: the snapshot tells
             except (UnavailableError, ErrCompacted) as error:
                 self._on_state(str(error))
             except (Etcd3Exception, aiohttp.ClientError, OSError, msgspec.MsgspecError):
                 # The member went away in mid-stream; the snapshot finds another, or says so.
                 pass
-            failures += 1
-            await anyio.sleep(pause_s(failures))
+            self._failures += 1
+            await anyio.sleep(pause_s(self._failures))
 
     async def _snapshot(self) -> None:
         found = await self._client.reach(lambda: self._client.range(self._prefix, prefix=True))
@@ -92,6 +92,7 @@ class PrefixWatch:
     def _apply(self, told: Told) -> None:
         if not told.events:
             return
+        self._failures = 0
         for event in told.events:
             self._take(event)
         self._view.revision = max(event.kv.mod_revision for event in told.events)
