@@ -84,8 +84,11 @@ class CommandRunner:
             case Ended():
                 self._on_ended(work, task, event)
             case GuardianLost():
-                error = "the guardian ended, and the command with it"
-                self._desk.finish(work, "lost", error=error, bystander=True)
+                if work.reason is None:
+                    error = "the guardian ended, and the command with it"
+                    self._desk.finish(work, "lost", error=error, bystander=True)
+                else:
+                    self._desk.finish(work, ENDED_AS[work.reason], error=work.why())
 
     def _on_ended(self, work: Work, task: CommandTask, ended: Ended) -> None:
         output = output_of(ended.head, ended.tail, ended.omitted_bytes)

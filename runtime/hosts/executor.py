@@ -25,6 +25,7 @@ from runtime.hosts.guardian import Guardian
 from runtime.hosts.http import HttpRunner
 from runtime.hosts.inline import InlineRunner
 from runtime.hosts.locks import LockDesk
+from runtime.hosts.output import plain
 from runtime.hosts.process import ProcessRunner
 from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
@@ -148,7 +149,11 @@ class HostExecutor:
 
     def holds(self) -> Sequence[tuple[int, int]]:
         """The (id, fencing token) of everything assigned and not yet reported."""
-        return [(work.assignment.id, token) for token, work in self._works.items()]
+        untold = (report for report in self._reports if isinstance(report, Outcome))
+        return [
+            *((work.assignment.id, token) for token, work in self._works.items()),
+            *((report.id, report.fencing_token) for report in untold),
+        ]
 
     def statistics(self) -> dict[str, int]:
         """Counters for metrics: what is held, what ended how, loops held, hosts killed."""
@@ -162,7 +167,8 @@ class HostExecutor:
     async def wait_empty(self) -> None:
         """Return once nothing is held."""
         while self._works:
-            self._empty = anyio.Event()
+            if self._empty.is_set():
+                self._empty = anyio.Event()  # one for all who wait
             await self._empty.wait()
 
     async def stop(self, grace_s: float) -> None:
@@ -222,7 +228,7 @@ class HostExecutor:
                 started_ns=(work.begun_ns or ended_ns) + offset,
                 finished_ns=ended_ns + offset,
                 exit_code=exit_code,
-                error=error,
+                error=None if error is None else plain(error),
                 result=result,
                 output=output,
                 unimportable=unimportable,

@@ -133,8 +133,9 @@ class Guarding:
                 self._end(order)
             case TakeOutput():
                 unit = self._units.get(order.unit)
-                if unit is None:
-                    return  # its end, with its output, is on its way
+                if unit is None:  # its end, with its output, is on its way
+                    self._send(Taken(order.number, b"", b"", 0))
+                    return
                 unit.drain()
                 self._send(Taken(order.number, *unit.output.parts()))
                 unit.output = type(unit.output)(unit.output_bytes_max)

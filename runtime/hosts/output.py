@@ -1,8 +1,9 @@
-"""What an attempt printed, within a bound: the first and the last part, and the middle's size."""
+"""What an attempt printed and what ended it, within bounds, and so that it can be kept."""
 
 from collections import deque
 
 OUTPUT_BYTES_MAX = 64 * 1024
+ERROR_CHARS_MAX = 2000
 
 
 class BoundedOutput:
@@ -47,3 +48,12 @@ class BoundedOutput:
 
     def __len__(self) -> int:
         return self._seen
+
+
+def plain(text: str, chars_max: int = ERROR_CHARS_MAX) -> str:
+    """A task's own words as any frame and any text column holds them, within a bound.
+
+    Half a surrogate pair has no UTF-8, and PostgreSQL keeps no zero byte in a text.
+    """
+    cut = text[:chars_max].encode(errors="replace").decode().replace("\0", "?")
+    return cut if len(text) <= chars_max else cut + " ..."

@@ -46,6 +46,8 @@ SPECS_MAX = 10_000
 """Callables a host is told of before it forgets all: a bound on its memory."""
 CLOSED_S = 1.0
 """What has closed its socket has this long to end by itself."""
+FEED_BYTES_MAX = 4 * 1024 * 1024
+"""Inputs and checkpoints of one frame; a batch may hold more than a frame may."""
 LAST_WORDS_BYTES = 2000
 READY_S = 30.0
 """A host that has not spoken by then is replaced."""
@@ -76,6 +78,11 @@ class PythonHost:
     """One process; warm from its making, and put to use by `adopt`."""
 
     def __init__(self, guardian: Guardian, settings: HostSettings) -> None:
+        """Have it started.
+
+        Raises:
+            OSError: no descriptor is to be had.
+        """
         self._guardian = guardian
         self._settings = settings
         self._encoder = msgspec.msgpack.Encoder()
@@ -83,7 +90,8 @@ class PythonHost:
         self._owner: HostOwner | None = None
         self._specs: dict[tuple[str, str, int], Spec] = {}
         self._spec_tasks: dict[tuple[str, str, int], PythonTask] = {}
-        self._spec_count = 0
+        self._spec_number = 0
+        self._specs_told = 0
         self._ready_timer: asyncio.TimerHandle | None = None
         self._pid: int | None = None
         self.works: dict[int, Work] = {}
@@ -93,12 +101,19 @@ class PythonHost:
         self.ended = False
         self.killed_for: str | None = None
         self.name = uuid.uuid4().hex
-        ours, theirs = pair()
-        board = _new_board()
-        self._board = memoryview(mmap.mmap(board, BOARD_BYTES)).cast("Q")
+        mark = {"RUNTIME_HOST": self.name}
+        with contextlib.ExitStack() as opened:
+            ours, theirs = pair()
+            with theirs:
+                opened.callback(ours.close)
+                passed = os.dup(theirs.fileno())
+            opened.callback(os.close, passed)
+            board = _new_board()
+            opened.callback(os.close, board)
+            self._board = memoryview(mmap.mmap(board, BOARD_BYTES)).cast("Q")
+            opened.pop_all()
         self._board[BOARD_REVOKED] = NEVER
         self._channel = Channel(ours, on_frames=self._on_frames, on_closed=self._on_closed)
-        mark = {"RUNTIME_HOST": self.name}
         self.unit = guardian.start(
             argv=boot("runtime.hosts.child.main"),
             env={**base_environment(), **mark},
@@ -106,9 +121,8 @@ class PythonHost:
             marks=mark,
             on_event=self._on_unit,
             output_bytes_max=OUTPUT_BYTES_MAX,
-            fds=(os.dup(theirs.fileno()), board),
+            fds=(passed, board),
         )
-        theirs.close()
 
     @property
     def started(self) -> int:
@@ -137,11 +151,11 @@ class PythonHost:
         """Have these run, in this order."""
         specs: list[Spec] = []
         runs: list[Run] = []
-        forget = self._spec_count > SPECS_MAX
+        forget, size = self._specs_told > SPECS_MAX, 0
         if forget:
             self._specs.clear()
             self._spec_tasks.clear()
-            self._spec_count = 0
+            self._specs_told = 0
         number, now_ns = self.fed, time.monotonic_ns()
         for work in works:
             number += 1
@@ -152,7 +166,9 @@ class PythonHost:
             key = (given.tenant, given.job_id, given.version)
             task = self._spec_tasks.get(key)
             if task is not given.task and task != given.task:
-                specs.append(self._learn(key, given.task))
+                spec = self._learn(key, given.task)
+                specs.append(spec)
+                size += len(self._encoder.encode(spec))
             self.works[work.token] = work
             runs.append(
                 Run(
@@ -165,8 +181,13 @@ class PythonHost:
                     given.checkpoint,
                 )
             )
+            size += len(given.input or b"") + len(given.checkpoint or b"")
+            if size > FEED_BYTES_MAX:
+                self._channel.send(self._encoder.encode(Feed(specs, runs, forget=forget)))
+                specs, runs, forget, size = [], [], False, 0
         self.fed = number
-        self._channel.send(self._encoder.encode(Feed(specs, runs, forget=forget)))
+        if runs:
+            self._channel.send(self._encoder.encode(Feed(specs, runs, forget=forget)))
 
     def cancel(self, work: Work) -> None:
         """Have an attempt cancelled at its next await."""
@@ -212,17 +233,23 @@ class PythonHost:
             self.killed_for = why
             self._guardian.end(self.unit, grace_s=0.0)
 
-    def close(self) -> None:
-        """Let an idle process end by itself."""
-        self._owner = None
+    def retire(self) -> None:
+        """Let the process end by itself; `on_ended` follows once nothing below it lives."""
         self._channel.close()
         # It ends at the end of its socket; what its tasks left behind does not.
-        self._guardian.end(self.unit, grace_s=1.0)
+        self._guardian.end(self.unit, grace_s=CLOSED_S)
+
+    def close(self) -> None:
+        """Let an idle process end by itself, and hear no more of it."""
+        self._owner = None
+        self.retire()
 
     def _learn(self, key: tuple[str, str, int], task: Any) -> Spec:
         assert isinstance(task, PythonTask)
-        self._spec_count += 1
-        spec = Spec(self._spec_count, key[0], key[1], task.target, task.args, task.kwargs)
+        # Never a number twice: what was fed before all was forgotten may not have begun yet.
+        self._spec_number += 1
+        self._specs_told += 1
+        spec = Spec(self._spec_number, key[0], key[1], task.target, task.args, task.kwargs)
         self._specs[key] = spec
         self._spec_tasks[key] = task
         return spec
@@ -282,8 +309,6 @@ class PythonHost:
             case GuardianLost():
                 why = "its host ended with the guardian"
                 self._channel.drain()
-            case _:
-                return
         self.ended = True
         if isinstance(event, Ended) and event.status != 0 and self.killed_for is None:
             printed = (event.tail or event.head)[-LAST_WORDS_BYTES:]
@@ -307,11 +332,16 @@ class Reserve:
     def prepare(self) -> None:
         """Have the spares start now; without it they start at the first use."""
         self._warm = [host for host in self._warm if not host.ended]
-        while len(self._warm) < self._spares:
-            self._warm.append(PythonHost(self._guardian, self._settings))
+        with contextlib.suppress(OSError):  # no spare, then: who needs a process is told
+            while len(self._warm) < self._spares:
+                self._warm.append(PythonHost(self._guardian, self._settings))
 
     def take(self, owner: HostOwner, mode: Literal["shared", "process"]) -> PythonHost:
-        """A process for `owner`, warm where there is one."""
+        """A process for `owner`, warm where there is one.
+
+        Raises:
+            OSError: there is none, and none can be started.
+        """
         self.prepare()
         host = self._warm.pop(0) if self._warm else PythonHost(self._guardian, self._settings)
         host.adopt(owner, mode)

@@ -3,17 +3,27 @@
 import asyncio
 from collections import deque
 
+import structlog
+
+from protocols.ports.executor import Output
 from runtime.hosts.guardian import GuardianLost, UnitEvent
 from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.wire import CANCELLED, SUCCEEDED, UNIMPORTABLE, UNSTARTED, Ask, Done, Held
-from runtime.hosts.work import ENDED_AS, Desk, Work, output_of, withdrawn_as
+from runtime.hosts.work import (
+    ENDED_AS,
+    Desk,
+    Work,
+    barren_delay_s,
+    output_of,
+    withdrawn_as,
+)
+
+log = structlog.get_logger("runtime.hosts")
 
 RETIRED_MAX = 3
 """Held hosts that may wait for their end beside the one in use."""
 REVOKE_S = 0.05
-BARREN_S = 0.05
-BARREN_S_MAX = 5.0
 
 
 class SharedRunner:
@@ -35,7 +45,11 @@ class SharedRunner:
     def start(self, works: list[Work]) -> None:
         """Feed these to the pool's host, starting it if there is none."""
         if self._host is None:
-            self._host = self._reserve.take(self, "shared")
+            try:
+                self._host = self._reserve.take(self, "shared")
+            except OSError as error:
+                self._start_later(works, str(error))
+                return
         self._host.feed(works)
         if not self._watching:
             self._watching = True
@@ -46,11 +60,15 @@ class SharedRunner:
         if work.begun_ns:
             return work.begun_ns
         host = work.place
+        if host is None:
+            return 0
         return max(work.fed_ns, host.ready_ns) if work.number <= host.started else 0
 
     def end(self, work: Work) -> None:
         """Cancel at the next await; after the grace its host is killed, if it has begun."""
-        host: PythonHost = work.place
+        host: PythonHost | None = work.place
+        if host is None:
+            return  # it waits for a host, and is looked at then
         host.cancel(work)
         self._kills[work.token] = self._loop.call_later(
             self._settings.kill_grace_s, self._kill, work
@@ -74,7 +92,7 @@ class SharedRunner:
         if done.state == UNSTARTED and work.reason is None:
             self._restart([work])
         else:
-            report(self._desk, work, done)
+            report(self._desk, work, done, output_of(done.head, done.tail, done.omitted_bytes))
         if host in self._retired and not host.works:
             self._retired.discard(host)
             host.close()
@@ -114,9 +132,13 @@ class SharedRunner:
             self._restart(fresh)
         else:
             # It ended before it could run anything: a broken installation, or no memory.
-            self._barren += 1
-            delay_s = min(BARREN_S * 2**self._barren, BARREN_S_MAX)
-            self._loop.call_later(delay_s, self._restart, fresh)
+            self._start_later(fresh, why)
+
+    def _start_later(self, works: list[Work], why: str) -> None:
+        self._barren += 1
+        delay_s = barren_delay_s(self._barren)
+        log.warning("host.none", mode="shared", why=why, waiting=len(works), again_in_s=delay_s)
+        self._loop.call_later(delay_s, self._restart, works)
 
     def _restart(self, works: list[Work]) -> None:
         """What had not begun starts elsewhere, unless it was to end anyway."""
@@ -182,14 +204,13 @@ class SharedRunner:
             timer.cancel()
 
 
-def report(desk: Desk, work: Work, done: Done) -> None:
+def report(desk: Desk, work: Work, done: Done, output: Output | None) -> None:
     """Turn a host's word on an attempt into its outcome.
 
     What ended before it was told to end, ended by itself, whatever the node meant to do. What
     returned after it was told may have cut its work short for that: it does not count as done.
     """
     work.begun_ns = done.started_ns
-    output = None if done.head is None else output_of(done.head, done.tail, done.omitted_bytes)
     if done.state == UNIMPORTABLE:
         desk.finish(work, "unstarted", error=done.error, unimportable=True, output=output)
     elif done.state == UNSTARTED:

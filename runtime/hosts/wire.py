@@ -12,6 +12,10 @@ import msgspec
 # not begun was cancelled or taken back before its first line.
 SUCCEEDED, FAILED, CANCELLED, UNSTARTED, UNIMPORTABLE = range(5)
 
+CHECKPOINT_BYTES_MAX = 256 * 1024
+ASK_BYTES_MAX = 1024 * 1024
+"""What an attempt may send the node at once: far below a frame, in which many may travel."""
+
 # The board: a shared page in which host and node leave single numbers without a message.
 BOARD_BYTES = 64
 BOARD_STARTED = 0

@@ -4,6 +4,9 @@ from typing import Any, Final, Literal, Protocol
 
 from protocols.ports.executor import Assignment, OutcomeState, Output
 
+BARREN_S: Final = 0.05
+BARREN_S_MAX: Final = 5.0
+
 Reason = Literal["timeout", "cancel", "heartbeat", "lock", "shutdown"]
 """Why the node ends an attempt; the first reason wins."""
 
@@ -72,6 +75,11 @@ def withdrawn_as(work: Work) -> OutcomeState:
     if work.reason is None or work.reason == "shutdown":
         return "unstarted"
     return ENDED_AS[work.reason]
+
+
+def barren_delay_s(count: int) -> float:
+    """How long to wait after `count` hosts in a row that could run nothing."""
+    return min(BARREN_S * 2.0 ** min(count, 16), BARREN_S_MAX)
 
 
 class Desk(Protocol):

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from runtime.hosts.output import BoundedOutput
-from runtime.hosts.wire import Run, Spec
+from runtime.hosts.wire import ASK_BYTES_MAX, Run, Spec
 
 
 class Asks(Protocol):
@@ -46,5 +46,11 @@ class Attempt:
         self.output.write(piece)
 
     def ask(self, kind: str, value: bytes | None = None) -> "Future[Any]":
-        """Ask the node; the future holds its answer."""
+        """Ask the node; the future holds its answer.
+
+        Raises:
+            ValueError: the value is too large to be sent.
+        """
+        if value is not None and len(value) > ASK_BYTES_MAX:
+            raise ValueError(f"{kind}: a value has at most {ASK_BYTES_MAX} bytes as JSON")
         return self.asks.ask(self.run.token, kind, value)

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from runtime.hosts.output import plain
 from runtime.hosts.wire import FAILED, SUCCEEDED
 
 TRACEBACK_CHARS_MAX = 16 * 1024
-ERROR_CHARS_MAX = 2000
+EXIT_CODE_UNKNOWN = 255
+"""What a system shows for a code that is not 0, but has nothing in its last eight bits."""
 
 
 class Target(NamedTuple):
@@ -80,18 +82,22 @@ def exited(problem: SystemExit) -> tuple[int, str | None, int | None]:
     if code is None or code == 0:
         return SUCCEEDED, None, 0
     if isinstance(code, int):
-        return FAILED, f"exit code {code}", code
-    return FAILED, str(code), 1
+        return FAILED, f"exit code {said(code)}", code & 0xFF or EXIT_CODE_UNKNOWN
+    return FAILED, said(code), 1
 
 
 def short(error: BaseException) -> str:
     """One line of bounded length."""
+    text, kind = said(error), type(error).__name__
+    return f"{kind}: {text}" if text else kind
+
+
+def said(value: object) -> str:
+    """A value in its own words, as they can be kept."""
     try:
-        text = str(error)
+        return plain(str(value))
     except Exception:  # noqa: BLE001 - a broken __str__ must not break the report
-        text = "(its message cannot be shown)"
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return line if len(line) <= ERROR_CHARS_MAX else line[:ERROR_CHARS_MAX] + " ..."
+        return "(its message cannot be shown)"
 
 
 def trace(error: BaseException, skip: int = 1) -> bytes:

@@ -13,6 +13,7 @@ from protocols.instants import from_epoch_ns
 from protocols.task_context import Turn
 from runtime.hosts.child.attempt import Attempt
 from runtime.hosts.child.locks import AsyncLock, SyncLock
+from runtime.hosts.wire import CHECKPOINT_BYTES_MAX
 
 _log = logging.getLogger("task")
 
@@ -78,7 +79,10 @@ class _Facts:
         return _log
 
     def _save(self, value: Any) -> "Future[Any]":
-        return self._attempt.ask("checkpoint", msgspec.json.encode(value))
+        saved = msgspec.json.encode(value)
+        if len(saved) > CHECKPOINT_BYTES_MAX:
+            raise ValueError(f"a checkpoint has at most {CHECKPOINT_BYTES_MAX} bytes as JSON")
+        return self._attempt.ask("checkpoint", saved)
 
     def _emit(self, event: str, payload: Any) -> "Future[Any]":
         return self._attempt.ask("emit", msgspec.json.encode({"event": event, "payload": payload}))

@@ -135,7 +135,7 @@ class ProcessHost:
             self._cancel(token)
         for answer in feed.answers:
             future = self._futures.pop(answer.number, None)
-            if future is None or future.cancelled():
+            if future is None or not future.set_running_or_notify_cancel():
                 continue
             if answer.error is not None:
                 future.set_exception(RuntimeError(answer.error))
@@ -165,7 +165,7 @@ class ProcessHost:
         try:
             self._say(Said(started=[(run.token, started_ns)]))
             self._dress(attempt)
-            target = self._targets.get(run.spec) or self._load(run.spec)
+            target = self._targets.get(run.spec) or self._load(attempt)
             value = self._call(attempt, target)
             if value is not None:
                 result, error = encode_result(value, self._hello.result_bytes_max)
@@ -212,8 +212,8 @@ class ProcessHost:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(call())
 
-    def _load(self, number: int) -> Target:
-        target = self._targets[number] = load(self._specs[number].target)
+    def _load(self, attempt: Attempt) -> Target:
+        target = self._targets[attempt.run.spec] = load(attempt.spec.target)
         return target
 
     def _dress(self, attempt: Attempt) -> None:

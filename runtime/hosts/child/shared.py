@@ -70,7 +70,7 @@ class SharedHost:
         self._fed = 0
         self._started: dict[int, int] = {}
         self._done: list[Done] = []
-        self._done_bytes = 0
+        self._unsaid_bytes = 0
         self._asks: list[Ask] = []
         self._futures: dict[int, Future[Any]] = {}
         self._asked = 0
@@ -106,7 +106,11 @@ class SharedHost:
             self._asked += 1
             self._futures[self._asked] = future
             self._asks.append(Ask(self._asked, token, kind, value))  # type: ignore[arg-type]
-            self._flush_soon()
+            self._unsaid_bytes += len(value or b"")
+            if self._unsaid_bytes > FLUSH_BYTES:
+                self._flush()
+            else:
+                self._flush_soon()
 
         if threading.current_thread() is threading.main_thread():
             put()
@@ -149,7 +153,7 @@ class SharedHost:
             self._cancel(token)
         for answer in feed.answers:
             future = self._futures.pop(answer.number, None)
-            if future is None or future.cancelled():
+            if future is None or not future.set_running_or_notify_cancel():
                 continue
             if answer.error is not None:
                 future.set_exception(RuntimeError(answer.error))
@@ -182,7 +186,7 @@ class SharedHost:
         self._started[run.token] = started_ns
         self._flush_soon()
         try:
-            target = self._targets.get(run.spec) or self._load(run.spec)
+            target = self._targets.get(run.spec) or self._load(attempt)
             value = await self._call(attempt, target)
             if value is not None:
                 result, error = encode_result(value, self._hello.result_bytes_max)
@@ -210,17 +214,25 @@ class SharedHost:
         context = contextvars.copy_context()
 
         def call() -> Any:
-            return context.run(target.function, *arguments, **spec.kwargs)
+            try:
+                return context.run(target.function, *arguments, **spec.kwargs)
+            except StopIteration as error:  # which no asyncio future holds
+                raise RuntimeError("the function raised StopIteration") from error
 
-        running = asyncio.wrap_future(self._threads.submit(call))
+        thread = self._threads.submit(call)
+        running = asyncio.wrap_future(thread)
         while not running.done():
-            # A thread cannot be cancelled, and an attempt has not ended before its thread has.
-            with contextlib.suppress(asyncio.CancelledError):
+            # A thread cannot be cancelled once it has begun, and an attempt has not ended before
+            # its thread has.
+            try:
                 await asyncio.wait([running])
+            except asyncio.CancelledError:
+                if thread.cancel():
+                    raise
         return running.result()
 
-    def _load(self, number: int) -> Target:
-        target = self._targets[number] = load(self._specs[number].target)
+    def _load(self, attempt: Attempt) -> Target:
+        target = self._targets[attempt.run.spec] = load(attempt.spec.target)
         return target
 
     def _finish(
@@ -244,11 +256,11 @@ class SharedHost:
                 token, state, started_ns, time.monotonic_ns(), result, error, exit_code,
                 head, tail, omitted,
             )  # fmt: skip
-            self._done_bytes += len(head) + len(tail)
+            self._unsaid_bytes += len(head) + len(tail)
         if result is not None:
-            self._done_bytes += len(result)
+            self._unsaid_bytes += len(result)
         self._done.append(done)
-        if self._done_bytes > FLUSH_BYTES:
+        if self._unsaid_bytes > FLUSH_BYTES:
             self._flush()
         elif not self._flushing:
             self._flush_soon()
@@ -265,7 +277,7 @@ class SharedHost:
             return
         said = Said(list(self._started.items()), self._done, self._asks)
         body = self._encoder.encode(said)
-        self._started, self._done, self._asks, self._done_bytes = {}, [], [], 0
+        self._started, self._done, self._asks, self._unsaid_bytes = {}, [], [], 0
         with self._sending:
             self._unsent += frame(body)
         self._send()

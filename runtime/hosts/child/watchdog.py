@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 
 from runtime.hosts.child.attempt import Attempt
+from runtime.hosts.output import plain
 from runtime.hosts.wire import Held, Said
 
 STACK_CHARS_MAX = 4000
@@ -69,4 +70,4 @@ class Watchdog(threading.Thread):
         for attempt in list(self._attempts.values()):
             if attempt.task is task:
                 token = attempt.run.token
-        self._say(Said(held=[Held(token, for_s, stack)]))
+        self._say(Said(held=[Held(token, for_s, plain(stack, STACK_CHARS_MAX))]))
