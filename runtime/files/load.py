@@ -17,6 +17,7 @@ from runtime.files.jobs import read_job
 from runtime.files.places import Document, FileProblem, InvalidFileError, Path, Place
 from runtime.files.yaml import FILE_BYTES_MAX, read_yaml
 
+CALENDAR_NAME_CHARS_MAX: Final = 200
 FILES_MAX: Final = 10_000
 _ENDINGS: Final = frozenset({".yaml", ".yml"})
 _tenant = matching(NAME, "a tenant's name")
@@ -217,6 +218,10 @@ def _calendars(fields: Fields) -> dict[str, Calendar]:
     raw: dict[str, Any] = fields.take("calendars", _mapping, {})
     found = {}
     for name, value in raw.items():
+        if not 0 < len(name) <= CALENDAR_NAME_CHARS_MAX or not name.isprintable():
+            text = f"a calendar's name has 1 to {CALENDAR_NAME_CHARS_MAX} printable characters"
+            fields.refuse(("calendars", name), text, of_key=True)
+            continue
         try:
             found[name] = parse_calendar(value, path=("calendars", name))
         except InvalidError as error:

@@ -36,6 +36,10 @@ _WORDS: Final[dict[str, object]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+# What YAML 1.2 has no place for (section 5.1); the parser would say so without a line.
+_CONTROL: Final = re.compile(
+    "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
+)
 _DIGITS_MAX: Final = 400
 
 
@@ -96,9 +100,11 @@ def _decode(text: bytes | str) -> str:
         except UnicodeDecodeError as error:
             line = raw.count(b"\n", 0, error.start) + 1
             raise _Wrong(Place(line, 1), "this is not UTF-8 text") from None
-    if (at := text.find("\0")) >= 0:
-        column = at - text.rfind("\n", 0, at)
-        raise _Wrong(Place(text.count("\n", 0, at) + 1, column), "a NUL byte cannot stand here")
+    if (found := _CONTROL.search(text)) is not None:
+        at = found.start()
+        place = Place(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+        what = f"the control character #x{ord(found[0]):02x}" if found[0] != "\0" else "a NUL byte"
+        raise _Wrong(place, f"{what} cannot stand here")
     return text
 
 
@@ -163,6 +169,8 @@ class _Builder:
 
     def _key(self, frame: _Frame, event: yaml.ScalarEvent) -> None:
         key = event.value
+        if "\0" in key:
+            raise _Wrong(_place(event), "a NUL character cannot stand in a key", frame.path)
         if key in frame.values:
             raise _Wrong(_place(event), f"the key {shown(key)} stands here twice", frame.path)
         if key == "<<" and event.style in (None, ""):

@@ -104,6 +104,15 @@ def test_a_variable_without_a_text_is_refused(tmp_path, value):
     assert "jobs[0].env.V:" in told(file)
 
 
+@pytest.mark.parametrize("name", ["k" * 201, "a\\tb", ""])
+def test_a_calendars_name_is_one_that_can_be_shown(tmp_path, name):
+    file = tmp_path / "a.yaml"
+    file.write_text(f'calendars: {{"{name}": [2026-01-01]}}\njobs: []')
+    assert ":1:13: calendars" in told(file)
+    file.write_text('calendars: {"Feiertage, Köln": [2026-01-01]}\njobs: []')
+    assert [name for _, name in load_files([file]).calendars] == ["Feiertage, Köln"]
+
+
 def test_a_key_neither_fills_a_page_nor_steers_a_terminal(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text('"\\e]0;x\\a": 1\n? ' + "k" * 100_000 + "\n: 1\n")

@@ -60,6 +60,8 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
         ("a: &a [*a]", "f.yaml:1:8: a[0]: no finished anchor &a"),
         ("a\0b", "f.yaml:1:2: a NUL byte cannot stand here"),
         ('a: "\\0"', "f.yaml:1:4: a: a NUL character"),
+        ('a: {"b\\0": 1}', "f.yaml:1:5: a: a NUL character cannot stand in a key"),
+        ("a: \u00e9\nb: x\x1b", "f.yaml:2:5: the control character #x1b cannot stand here"),
         (b"a: \xff", "f.yaml:1:1: this is not UTF-8 text"),
         ("a: 1\n'a': 2", 'f.yaml:2:1: the key "a" stands here twice'),
         ("a: .inf", "f.yaml:1:4: a: .inf is no number here"),
