@@ -10,7 +10,7 @@ import msgspec
 from litestar import Response, post
 from litestar.params import FromPath
 
-from protocols.durations import shown
+from protocols.durations import DURATION_S_MAX, shown
 from protocols.errors import ConflictError
 from protocols.ids import execution_key
 from runtime.api.asked import Asked, Given, shown_as
@@ -32,7 +32,7 @@ class Once(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A piece of work, and for how many seconds after its success nobody else may do it."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-    ttl_s: float = ONCE_TTL_S
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=DURATION_S_MAX)] = ONCE_TTL_S
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

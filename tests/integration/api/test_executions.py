@@ -219,7 +219,10 @@ async def test_a_task_proves_itself_by_its_token_alone(site):
         for odd in ("x", "-1", "9" * 30, "\u00b2"):
             headers = {"X-Fencing-Token": odd.encode("utf-8")}
             await site.post(f"executions/{running}/{what}", body, 422, headers=headers)
-    await site.post(f"executions/{running}/once", {"key": "k", "ttl_s": -1}, 422, headers=mine)
+    for odd in (0, -1, 1e308):
+        body = {"key": "k", "ttl_s": odd}
+        wrong = await site.post(f"executions/{running}/once", body, 422, headers=mine)
+        assert wrong["errors"][0]["pointer"] == "/ttl_s"
     await site.post(f"executions/{running}/cancel", status=401, headers=mine)
 
 
