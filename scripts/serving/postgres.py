@@ -163,6 +163,9 @@ async def _start(seat: Seat) -> None:
             await pairs.clone(folder, team, member, place, seat.log)
         configure(seat)
         await postmaster.stop_orphan(place.data)
+        # Where nobody reaps orphans at once (a container's first process), a killed server's pid
+        # still answers kill(2), and PostgreSQL takes it for a server that runs.
+        (place.data / "postmaster.pid").unlink(missing_ok=True)
     except EmbeddedPostgresError as error:
         raise ServiceError(str(error)) from error
     command = [

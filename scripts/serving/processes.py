@@ -74,10 +74,14 @@ def _helps(process: psutil.Process) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Tell whether it still runs; one that only waits to be reaped does not."""
+    """Tell whether it still runs; one that only waits to be reaped does not.
+
+    The first thread of a dying process may wait for the others, which hold its files until then.
+    """
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return process.is_running() and (not zombie or process.num_threads() > 1)
+    except psutil.Error:
         return False
 
 
