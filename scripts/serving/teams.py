@@ -19,8 +19,8 @@ LOOPBACK = "127.0.0.1"
 # is away, nobody's outgoing connection takes its port.
 PORTS = range(20_000, 32_000)
 BLOCK = 16
-# Within a block of ports; a second one of each member is for its peers.
-OFFSETS = {"postgres": 0, "etcd": 2, "kafka": 8}
+# Within a block of ports: those for clients, then as many for peers.
+OFFSETS = {"postgres": 0, "etcd": 4, "kafka": 10}
 MOST = {"postgres": 2, "etcd": 3, "kafka": 3}
 
 
