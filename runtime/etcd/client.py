@@ -26,6 +26,16 @@ from semantic_version import Version
 
 from protocols.errors import UnavailableError
 from runtime.etcd.settings import EtcdSettings, endpoints, tls
+from runtime.etcd.wire import (
+    CALLS,
+    UNKNOWN,
+    KeptLine,
+    Refusal,
+    Told,
+    ToldLine,
+    answer_of,
+    encoded,
+)
 
 T = TypeVar("T")
 
@@ -33,7 +43,6 @@ _UNTIL_ASKED: Final = "3.4.0"
 _OLDEST: Final = Version("3.4.22")
 _LOSES_DATA: Final = (Version("3.5.0"), Version("3.5.6"))
 _OK_BELOW: Final = 400
-_UNKNOWN: Final = 2
 _UNAUTHENTICATED: Final = 16
 _ELSEWHERE: Final = frozenset({1, 2, 4, 8, 9, 13, 14, 15})
 """gRPC codes after which another member may do better: unavailable, timed out, no leader, ..."""
@@ -55,65 +64,6 @@ def trouble_of(version: str) -> str | None:
             f"etcd {version} can lose what it holds when it is killed: upgrade to {_LOSES_DATA[1]}"
         )
     return None
-
-
-class _Refusal(msgspec.Struct):
-    """An error as the gateway tells it: `error` up to 3.5, `message` from 3.4 on."""
-
-    error: str = ""
-    message: str = ""
-    code: int = _UNKNOWN
-
-
-class Kv(msgspec.Struct):
-    """A key as a watch tells it: base64, and numbers as text, as protobuf's JSON has them."""
-
-    key: bytes = b""
-    value: bytes = b""
-    create_revision: int = 0
-    mod_revision: int = 0
-    lease: int = 0
-
-
-class Event(msgspec.Struct):
-    """A key put or deleted."""
-
-    kv: Kv
-    type: str = "PUT"
-
-
-class Header(msgspec.Struct):
-    """Which cluster answers, and at which revision it is."""
-
-    cluster_id: int = 0
-    revision: int = 0
-
-
-class Told(msgspec.Struct):
-    """One answer of a watch."""
-
-    header: Header = msgspec.field(default_factory=Header)
-    created: bool = False
-    canceled: bool = False
-    compact_revision: int = 0
-    cancel_reason: str = ""
-    events: list[Event] = msgspec.field(default_factory=list)
-
-
-class _Kept(msgspec.Struct):
-    """The answer to a keepalive; a TTL of 0 is left out."""
-
-    TTL: int = 0
-
-
-class _KeptLine(msgspec.Struct):
-    result: _Kept | None = None
-    error: Any = None
-
-
-class _ToldLine(msgspec.Struct):
-    result: Told | None = None
-    error: Any = None
 
 
 class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
@@ -177,6 +127,19 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
     def _take_version(self, server: str, cluster: str) -> None:
         self.server_version, self.server_version_sem = server, Version(server)
         self.cluster_version, self.cluster_version_sem = cluster, Version(cluster)
+
+    def _encodeRPCRequest(self, method: str, data: Any) -> Any:  # noqa: N802 - etcd3-py's name
+        return encoded(data) if method in CALLS else super()._encodeRPCRequest(method, data)
+
+    def _modelizeResponseData(  # noqa: N802 - etcd3-py's name
+        self,
+        method: str,
+        data: Any,
+        decode: bool = True,  # noqa: FBT001, FBT002 - its signature
+    ) -> Any:
+        if method in CALLS:
+            return answer_of(data)
+        return super()._modelizeResponseData(method, data, decode)
 
     async def learn_version(self) -> str:
         """Ask for the server's version, and speak to it accordingly.
@@ -257,7 +220,7 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
         async with self._post(url, json=body, headers=self._proof(), timeout=limit) as answer:
             await self._raise_for_status(answer)
             text = await answer.content.readline()
-        line = msgspec.json.decode(text, type=_KeptLine, strict=False)
+        line = msgspec.json.decode(text, type=KeptLine, strict=False)
         if line.result is None:
             _raise_told(line.error)
         return line.result.TTL
@@ -297,9 +260,9 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
         if resp.status < _OK_BELOW:
             return
         try:
-            told = msgspec.json.decode(await resp.read(), type=_Refusal)
+            told = msgspec.json.decode(await resp.read(), type=Refusal)
         except msgspec.MsgspecError:
-            told = _Refusal(error=f"HTTP {resp.status} {resp.reason}")
+            told = Refusal(error=f"HTTP {resp.status} {resp.reason}")
         _raise_refusal(told, status=resp.status)
 
 
@@ -312,7 +275,7 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[Told]:
         if len(left) > _ANSWER_BYTES_MAX:
             raise aiohttp.ClientPayloadError("an answer of a watch is longer than etcd's can be")
         for text in lines:
-            line = msgspec.json.decode(text, type=_ToldLine, strict=False)
+            line = msgspec.json.decode(text, type=ToldLine, strict=False)
             if line.result is None:
                 _raise_told(line.error)
             yield line.result
@@ -321,19 +284,19 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[Told]:
 def _raise_told(error: Any) -> NoReturn:
     """Raise an error that came in a stream."""
     try:
-        told = msgspec.convert(error, _Refusal)
+        told = msgspec.convert(error, Refusal)
     except msgspec.ValidationError:
-        told = _Refusal(error=str(error))
+        told = Refusal(error=str(error))
     _raise_refusal(told, status=200)
 
 
-def _raise_refusal(told: _Refusal, *, status: int) -> NoReturn:
-    code = told.code if 0 < told.code <= _UNAUTHENTICATED else _UNKNOWN
+def _raise_refusal(told: Refusal, *, status: int) -> NoReturn:
+    code = told.code if 0 < told.code <= _UNAUTHENTICATED else UNKNOWN
     raise get_client_error(told.error or told.message, code, status)
 
 
 def _code(error: Etcd3Exception) -> int:
-    return int(getattr(error, "code", _UNKNOWN))
+    return int(getattr(error, "code", UNKNOWN))
 
 
 def _text(error: Etcd3Exception) -> str:

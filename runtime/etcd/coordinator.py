@@ -8,7 +8,7 @@ once, and PostgreSQL's epochs refuse whoever has not noticed.
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import msgspec
@@ -25,6 +25,7 @@ from runtime.etcd.session import Session, pause_s
 from runtime.etcd.settings import EtcdSettings
 from runtime.etcd.view import Claim, Member, View
 from runtime.etcd.watch import PrefixWatch
+from runtime.etcd.wire import Answer
 
 log = structlog.get_logger("tickwright.etcd")
 
@@ -35,6 +36,8 @@ _LOOK_S: Final = 1.0
 _IDLE_S: Final = 0.1
 _RESIGN_S: Final = 1.0
 _LEAVE_S: Final = 2.0
+_WRITES_AT_ONCE: Final = 16
+"""So that hundreds of leaderships that move at once do not keep the lease from being renewed."""
 
 
 def _ignore(reason: str | None) -> None:
@@ -94,6 +97,7 @@ class EtcdCoordinator:
         """Since when the plan has given what we lead to others."""
         self._plan: dict[int, int] | None = None
         self._pulse = anyio.Event()
+        self._writes = anyio.CapacityLimiter(_WRITES_AT_ONCE)
 
     async def run(self) -> None:
         """Take part until cancelled; then give everything back, so that nobody waits for it."""
@@ -209,7 +213,7 @@ class EtcdCoordinator:
         lease, life = self._session.lease, self._session.life
         claim = msgspec.json.encode(Claim(self._name, self._incarnation))
 
-        def create() -> Awaitable[Any]:
+        def create() -> Awaitable[Answer]:
             txn = client.Txn()
             txn.compare(txn.key(key).create == 0)
             txn.success(txn.put(key, claim, lease=lease))
@@ -218,7 +222,8 @@ class EtcdCoordinator:
 
         self._busy.add(number)
         try:
-            answer = await client.reach(create)
+            async with self._writes:
+                answer = await client.reach(create)
         except UnavailableError:
             return None
         except ErrLeaseNotFound:
@@ -256,7 +261,7 @@ class EtcdCoordinator:
         if client.session is None or client.session.closed or not lease:
             return
 
-        def delete() -> Awaitable[Any]:
+        def delete() -> Awaitable[Answer]:
             txn = client.Txn()
             txn.compare(txn.key(key).create == create_revision)
             txn.compare(txn.key(key).lease == lease)
@@ -265,7 +270,8 @@ class EtcdCoordinator:
 
         self._busy.add(number)
         try:
-            await client.reach(delete)
+            async with self._writes:
+                await client.reach(delete)
         except (UnavailableError, ErrLeaseNotFound) as error:
             log.info("a leadership is given back later", number=number, reason=str(error))
         finally:
@@ -350,11 +356,10 @@ class EtcdCoordinator:
         ]
 
 
-def _held_since(answer: Any, lease: int) -> int | None:
+def _held_since(answer: Answer, lease: int) -> int | None:
     """The revision at which our own lease created the key that was in the way."""
-    for response in answer.responses or ():
-        found = response.response_range
-        for kv in (found.kvs or ()) if found is not None else ():
+    for response in answer.responses:
+        for kv in response.response_range.kvs if response.response_range is not None else ():
             if kv.lease == lease:
-                return int(kv.create_revision)
+                return kv.create_revision
     return None

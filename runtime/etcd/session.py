@@ -7,7 +7,7 @@ also while the machine sleeps, whether or not etcd can be reached and whatever t
 import math
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from etcd3.errors import ErrLeaseNotFound
@@ -107,7 +107,7 @@ class Session:
             self._end()
             asked_ns = self._now_ns()
         granted = await self._client.reach(lambda: self._client.lease_grant(self._ttl_s))
-        self.lease = _id(granted)
+        self.lease = granted.ID
         self._trust(asked_ns, granted.TTL)
         self._on_change()
 
@@ -138,7 +138,3 @@ class Session:
                 await self._client.reach(lambda: self._client.lease_revoke(lease))
             except ErrLeaseNotFound:
                 return
-
-
-def _id(granted: Any) -> int:
-    return int(granted.ID)

@@ -14,9 +14,10 @@ import msgspec
 from etcd3.errors import ErrCompacted, Etcd3Exception
 
 from protocols.errors import UnavailableError
-from runtime.etcd.client import EtcdClient, Event, Told
+from runtime.etcd.client import EtcdClient
 from runtime.etcd.session import pause_s
 from runtime.etcd.view import Entry, View
+from runtime.etcd.wire import Event, Kv, Told
 
 _DELETE: Final = "DELETE"
 
@@ -68,16 +69,7 @@ class PrefixWatch:
 
     async def _snapshot(self) -> None:
         found = await self._client.reach(lambda: self._client.range(self._prefix, prefix=True))
-        entries = [
-            Entry(
-                key=kv.key,
-                value=kv.value or b"",
-                lease=kv.lease,
-                create_revision=kv.create_revision,
-            )
-            for kv in found.kvs or ()
-        ]
-        self._view.replace(entries, found.header.revision)
+        self._view.replace(map(_entry, found.kvs), found.header.revision)
         self._on_change()
 
     async def _follow(self) -> None:
@@ -103,7 +95,8 @@ class PrefixWatch:
         if event.type == _DELETE:
             self._view.delete(kv.key, kv.mod_revision)
             return
-        entry = Entry(
-            key=kv.key, value=kv.value, lease=kv.lease, create_revision=kv.create_revision
-        )
-        self._view.put(entry, kv.mod_revision)
+        self._view.put(_entry(kv), kv.mod_revision)
+
+
+def _entry(kv: Kv) -> Entry:
+    return Entry(key=kv.key, value=kv.value, lease=kv.lease, create_revision=kv.create_revision)
