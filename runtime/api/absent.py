@@ -9,7 +9,6 @@ from runtime.api.problems import RefusedError
 
 NOT_BUILT: Final = {
     "/dags": "DAGs are not built yet: `dependencies:` between jobs are",
-    "/nodes/{name:str}/drain": "draining a node is not built yet: SIGTERM lets its work finish",
 }
 _METHODS: Final = [
     HttpMethod.GET,

@@ -2,10 +2,11 @@
 
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from protocols.messages import Hint, Ready, SchedulesChanged
 from protocols.views import AuditView, NodeView, Page, StatsView
@@ -13,6 +14,7 @@ from runtime.api.asked import Given, Listing, listed, shown_as, told
 from runtime.api.job_actions import Pausing
 from runtime.kernel.introspection import ActorInfo, SlowMessage
 from runtime.postgres.operations.audit import list_audit
+from runtime.postgres.operations.cluster import drain_node, reshard
 from runtime.postgres.operations.cursors import cursor_of, number_of
 from runtime.postgres.operations.nodes_view import list_nodes
 from runtime.postgres.operations.pause import pause_house, resume_house
@@ -25,6 +27,26 @@ class HousePaused(msgspec.Struct, frozen=True, kw_only=True):
 
     paused: bool
     reason: str | None = None
+
+
+class Draining(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that was asked to leave."""
+
+    name: str
+    state: str = "draining"
+
+
+class Resharding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many leaderships there are to be."""
+
+    shards: Annotated[int, msgspec.Meta(ge=1, le=256)]
+
+
+class Resharded(msgspec.Struct, frozen=True, kw_only=True):
+    """How many there are, and were."""
+
+    shards: int
+    had: int
 
 
 class ActorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +80,32 @@ async def nodes(asked: Given) -> Response[Page[NodeView]]:
     found = [node for node in await asked.do(list_nodes) if node.incarnation < before]
     page = tuple(found[: query.limit or len(found)])
     return shown_as(Page(page, cursor_of(page[-1].incarnation) if len(page) < len(found) else None))
+
+
+@post("/nodes/{name:str}/drain", status_code=200)
+async def drain(asked: Given, name: FromPath[str]) -> Response[Draining]:
+    """Let a node lead nothing, claim nothing, and leave once what it runs has ended."""
+    body = await asked.empty_body()
+
+    async def work(conn: Connection) -> tuple[Draining, tuple[Hint, ...]]:
+        await drain_node(conn, name=name, tenant=asked.tenant, who=asked.who, now=asked.now)
+        return Draining(name=name), ()
+
+    return told(Draining, await asked.once(f"drain {name}", body, work))
+
+
+@post("/shards", opt={"body": Resharding}, status_code=200)
+async def shards(asked: Given) -> Response[Resharded]:
+    """Group the shards into another number of leaderships (`timer.shards`), while nodes run."""
+    body = await asked.body(Resharding)
+
+    async def work(conn: Connection) -> tuple[Resharded, tuple[Hint, ...]]:
+        had = await reshard(
+            conn, leaderships=body.shards, tenant=asked.tenant, who=asked.who, now=asked.now
+        )
+        return Resharded(shards=body.shards, had=had), ()
+
+    return told(Resharded, await asked.once("shards", body, work))
 
 
 @get("/actors")
@@ -122,4 +170,4 @@ def _view(info: ActorInfo) -> ActorView:
     return ActorView(name=name, children=children, **fields)
 
 
-ROUTES: Final = [nodes, actors, audit, stats, pause, resume]
+ROUTES: Final = [nodes, drain, shards, actors, audit, stats, pause, resume]

@@ -1,5 +1,6 @@
 """`runtime nodes` and `runtime actors`: who runs the jobs, and the live supervision tree."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,13 +8,13 @@ import click
 from protocols.durations import shown
 from runtime.cli.arguments import DefaultGroup, json_option
 from runtime.cli.client import Client, uses_node
-from runtime.cli.failures import Failed, NotBuilt
-from runtime.cli.show import clean, console, instant, person, print_json, table
+from runtime.cli.failures import Failed
+from runtime.cli.show import clean, console, instant, person, print_json, say, table
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-NOT_BUILT = "nodes drain: draining is not built yet: SIGTERM lets a node's running work finish"
+_LOOK_S = 0.5
 
 
 @click.group(cls=DefaultGroup)
@@ -48,15 +49,34 @@ def list_(client: Client, *, as_json: bool) -> None:
     )
 
 
-@nodes_command.command(
-    "drain",
-    hidden=True,
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)
-def drain() -> None:
-    """Refuse by name what is not built yet."""
-    raise NotBuilt(NOT_BUILT)
+@nodes_command.command("drain")
+@click.argument("node")
+@click.option("--wait", is_flag=True, help="Return once it has left.")
+@uses_node
+def drain(client: Client, *, node: str, wait: bool) -> None:
+    """Let a node lead nothing, claim nothing, and end once what it runs has ended.
+
+    What it runs is not cut short: SIGTERM to the node itself gives that `shutdown.grace_s`.
+    """
+    client.post("nodes", node, "drain")
+    say(f"{node} is draining")
+    while wait and any(one["name"] == node and one["state"] == "draining" for one in _all(client)):
+        time.sleep(_LOOK_S)
+    if wait:
+        say(f"{node} has left")
+
+
+@click.command()
+@click.argument("shards", type=click.IntRange(1, 256))
+@uses_node
+def reshard_command(client: Client, *, shards: int) -> None:
+    """Change `timer.shards`: into how many leaderships jobs are shared out, while nodes run."""
+    done = client.post("shards", body={"shards": shards})
+    say(f"{done['shards']} leaderships, before {done['had']}: the nodes share them out anew")
+
+
+def _all(client: Client) -> list[dict[str, Any]]:
+    return client.listed("nodes", limit=0)
 
 
 @click.command()

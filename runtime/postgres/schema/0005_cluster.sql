@@ -10,7 +10,7 @@ CREATE UNIQUE INDEX nodes_name ON nodes (name) WHERE state IN ('up', 'draining')
 
 -- The API's role asks a node to leave; the node reads it with its next beat.
 CREATE FUNCTION drain_node(node text) RETURNS boolean
-LANGUAGE sql SECURITY DEFINER SET search_path = public AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH asked AS (
         UPDATE nodes SET state = 'draining' WHERE name = node AND state = 'up' RETURNING 1
     )
@@ -29,7 +29,7 @@ UPDATE leaderships SET total = (SELECT count(*) FROM leaderships);
 -- back with a number that left and returned. Whoever fires holds its row, so it commits before
 -- this, or finds its epoch over. Returns how many there were.
 CREATE FUNCTION reshard(wanted integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     had integer;
     reached bigint;
@@ -50,3 +50,6 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION reshard(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION reshard(integer) TO tickwright_node, tickwright_api;
+
+-- Nobody's temporary tables take the place of ours in what runs by the owner's rights.
+ALTER FUNCTION withdraw_all(timestamptz) SET search_path = public, pg_temp;

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from protocols.errors import FencedError, NotFoundError
-from protocols.ports.store import DueInstant, Term
+from protocols.ports.store import DueInstant
 from tests.contract.store.harness import NOW, StoreHarness, at, ended, spec_of
 
 pytestmark = pytest.mark.asyncio

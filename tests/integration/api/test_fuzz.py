@@ -63,7 +63,7 @@ PATHS = st.sampled_from(
         "executions/01890000-0000-7000-8000-000000000001/wait", "executions/x/checkpoint",
         "executions/01890000-0000-7000-8000-000000000001/once", "executions/x/heartbeat",
         "dead-letters", "dead-letters/replay", "dead-letters/discard", "events/e", "nodes",
-        "actors", "audit", "stats", "apply", "resume", "dags", "locks/a",
+        "actors", "audit", "stats", "apply", "resume", "dags", "locks/a", "nodes/a/drain", "shards",
         "jobs/%00", "jobs/%ff", "jobs/%ED%A0%80/trigger", "jobs/..%2f..", "%2e%2e/x", "jobs//a",
     ]
 )  # fmt: skip

@@ -134,3 +134,31 @@ async def test_the_document_tells_of_every_route(site):
     assert {"job", "state", "since", "limit", "cursor"} <= listing
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', answer.text))
     assert references <= document["components"]["schemas"].keys()
+
+
+async def test_a_node_is_asked_to_leave_by_its_name(site):
+    await site.world.rows(
+        "INSERT INTO nodes (name, url, pid, host, version, started_at, last_beat_at)"
+        " VALUES ('n', 'http://x', 7, 'h', '0.1', '2026-12-01Z', '2026-12-01Z')"
+    )
+    done = await site.post("nodes/n/drain", status=200)
+    assert done == {"name": "n", "state": "draining"}
+    await site.post("nodes/n/drain", status=200)
+    (node,) = (await site.get("nodes"))["items"]
+    assert node["state"] == "draining"
+    assert (await site.get("audit"))["items"][0]["action"] == "drain"
+
+
+async def test_a_node_that_is_not_up_cannot_be_drained(site):
+    problem = await site.post("nodes/nobody/drain", status=404)
+    assert "no node nobody is up" in problem["detail"]
+
+
+async def test_leaderships_are_regrouped_while_a_node_runs(site):
+    done = await site.post("shards", {"shards": 3}, status=200)
+    assert done == {"shards": 3, "had": 1}
+    stats = await site.get("stats")
+    assert [one["number"] for one in stats["leaderships"]] == [0, 1, 2]
+    for wrong in ({"shards": 0}, {"shards": 257}, {"shards": "3"}, {}, {"shards": 1, "x": 1}):
+        await site.post("shards", wrong, status=422)
+    assert (await site.get("audit"))["items"][0]["detail"] == {"from": 1, "to": 3}

@@ -48,7 +48,7 @@ async def test_what_is_not_built_is_refused_by_name(site):
     for field, value in (("rate", {"limit": 1}), ("on", {"kafka": {"topic": "t"}})):
         problem = await site.post("jobs", {"job_id": "a", "command": "x", field: value}, status=422)
         assert "not built yet" in problem["detail"]
-    for path in ("dags", "dags/runs/7", "nodes/n/drain"):
+    for path in ("dags", "dags/runs/7"):
         assert "not built yet" in (await site.get(path, status=404))["detail"]
         assert "not built yet" in (await site.post(path, status=404))["detail"]
 
