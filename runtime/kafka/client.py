@@ -1,9 +1,13 @@
 """How this node connects to Kafka: settings, and the clients made of them; the one way in."""
 
+import asyncio
 import logging
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
 
+import anyio
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,6 +17,9 @@ REQUEST_TIMEOUT_MS: Final = 8_000
 """No single request to a broker takes longer; a batch that has not left by then is given up."""
 
 RETRY_BACKOFF_MS: Final = 100
+
+STOP_S: Final = 2.0
+"""A client that cannot say good-bye in this time is left without one."""
 
 ERRORS: Final = (KafkaError, OSError, TimeoutError, AssertionError)
 """What aiokafka raises when a broker, a topic or the way there is the matter.
@@ -98,5 +105,54 @@ def new_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:
 
 def describe(error: BaseException) -> str:
     """An error of Kafka's in one line for a person."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300]
+    text = " ".join(str(error).split()).removeprefix("KafkaError: ")
+    return (text or type(error).__name__)[:300]
+
+
+@contextmanager
+def own_cancels_only() -> Iterator[None]:
+    """Turn a cancel that nobody asked for into an error.
+
+    aiokafka cancels what waits on a connection that was closed, and a task that let that out would
+    end as if it had been cancelled itself: without a word, and for ever.
+
+    Raises:
+        KafkaError: A connection was closed under what was awaited.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise KafkaError("the connection was closed") from None
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Let it go, whether or not the broker hears of it."""
+    brief = anyio.move_on_after(STOP_S, shield=True)
+    with suppress(*ERRORS), own_cancels_only(), brief:
+        await consumer.stop()
+
+
+async def abandon_producer(producer: AIOKafkaProducer) -> None:
+    """End it at once, with what it has in hand; whoever gave it that still has it.
+
+    Its own `stop` waits for batches to leave, which they may never do, and cutting that short
+    leaves its tasks behind.
+    """
+    producer._closed = True  # noqa: SLF001 - what `stop` would set
+    left = [task for task in asyncio.all_tasks() if _self_of(task) is producer._sender]  # noqa: SLF001
+    for task in left:
+        task.cancel()
+    brief = anyio.move_on_after(STOP_S, shield=True)
+    with suppress(*ERRORS), own_cancels_only(), brief:
+        if left:
+            await asyncio.wait(left)
+        await producer.client.close()
+
+
+def _self_of(task: "asyncio.Task[Any]") -> object:
+    """Whose method a task runs."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return None if frame is None else frame.f_locals.get("self")

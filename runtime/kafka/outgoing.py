@@ -7,7 +7,6 @@ acknowledged: what arrived all the same arrives twice, and is dropped there by i
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -20,7 +19,12 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from runtime.kafka.buffers import Buffer
-from runtime.kafka.client import ERRORS, KafkaSettings, new_producer
+from runtime.kafka.client import (
+    KafkaSettings,
+    abandon_producer,
+    new_producer,
+    own_cancels_only,
+)
 from runtime.kafka.topics import inbox_topic
 
 BATCH_RECORDS: Final = 1000
@@ -32,9 +36,6 @@ SEND_S: Final = 10.0
 
 EXPIRE_AGAIN_NS: Final = 100_000_000
 """How often a full buffer is looked through for what nobody wants any more."""
-
-STOP_S: Final = 2.0
-"""A producer that cannot say good-bye in this time is left without one."""
 
 
 class Outgoing:
@@ -100,7 +101,7 @@ class Outgoing:
         """
         producer = new_producer(self._settings, max_batch_size=BATCH_BYTES + 100_000)
         try:
-            with anyio.fail_after(SEND_S):
+            with own_cancels_only(), anyio.fail_after(SEND_S):
                 await producer.start()
             on_up()
             async with anyio.create_task_group() as group:
@@ -115,11 +116,7 @@ class Outgoing:
             raise first_error(errors) from errors
         finally:
             self._look = None
-            with anyio.CancelScope(shield=True), suppress(*ERRORS):
-                with anyio.move_on_after(STOP_S) as late:
-                    await producer.stop()
-                if late.cancelled_caught:
-                    await producer.client.close()
+            await abandon_producer(producer)
 
     async def _empty(self, producer: AIOKafkaProducer, node: str, buffer: Buffer) -> None:
         """Send what comes for one inbox, for ever."""
@@ -134,7 +131,7 @@ class Outgoing:
             try:
                 done, sent = self._fill(batch, buffer)
                 if sent:
-                    with anyio.fail_after(SEND_S):
+                    with own_cancels_only(), anyio.fail_after(SEND_S):
                         await (await producer.send_batch(batch, topic, partition=0))
                 self.sent += sent
                 buffer.left(done)

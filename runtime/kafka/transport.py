@@ -6,7 +6,6 @@ once when it ends, and the way back is tried for ever, at growing intervals.
 
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -14,8 +13,15 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from protocols.ports.transport import Inbox, TransportCounts
-from runtime.kafka.client import ERRORS, KafkaSettings, describe, new_consumer
-from runtime.kafka.outgoing import STOP_S, Outgoing
+from runtime.kafka.client import (
+    ERRORS,
+    KafkaSettings,
+    describe,
+    new_consumer,
+    own_cancels_only,
+    stop_consumer,
+)
+from runtime.kafka.outgoing import Outgoing
 from runtime.kafka.topics import Topic, create_topics, inbox_topic
 
 log = structlog.get_logger("tickwright.kafka")
@@ -26,7 +32,9 @@ RECORD_BYTES_MAX: Final = 512 * 1024
 POLL_RECORDS: Final = 500
 """Records handed over in one go, before others of the loop have their turn."""
 
-BACKOFF_S: Final = (0.1, 5.0)
+BACKOFF_S: Final = (0.1, 2.0)
+"""Wait before the next try: the first, and the longest."""
+
 PROBE_S: Final = 1.0
 """How often a quiet connection is asked whether it still is one."""
 
@@ -117,7 +125,7 @@ class KafkaTransport:
         is read from the end found when Kafka is there.
         """
         try:
-            with anyio.fail_after(within_s):
+            with own_cancels_only(), anyio.fail_after(within_s):
                 await self._find_end()
         except ERRORS as error:
             self._trouble("inbox", error)
@@ -134,7 +142,7 @@ class KafkaTransport:
             await consumer.start()
             ends = await consumer.end_offsets([self._partition])
         finally:
-            await _stop(consumer)
+            await stop_consumer(consumer)
         self._position = ends[self._partition]
 
     async def run(self) -> None:
@@ -157,7 +165,8 @@ class KafkaTransport:
         tries = 0
         while True:
             try:
-                await work()
+                with own_cancels_only():
+                    await work()
             except ERRORS as error:
                 if half not in self._troubles:
                     tries = 0
@@ -208,7 +217,7 @@ class KafkaTransport:
             self._well("inbox")
             await self._poll(consumer)
         finally:
-            await _stop(consumer)
+            await stop_consumer(consumer)
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -227,9 +236,3 @@ class KafkaTransport:
             else:
                 with anyio.fail_after(PROBE_FAILS_S):
                     await consumer._client.fetch_all_metadata()  # noqa: SLF001 - the only question
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Let it go, whether or not the broker hears of it."""
-    with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S), suppress(*ERRORS):
-        await consumer.stop()

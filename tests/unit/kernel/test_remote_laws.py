@@ -1,4 +1,4 @@
-"""Laws of the way between nodes: whatever it does, order holds, nothing comes twice, none crashes."""
+"""Laws of the way between nodes: whatever it does, order holds, and nothing comes twice."""
 
 import asyncio
 
