@@ -309,8 +309,8 @@ class HostExecutor:
     def _end(self, work: Work, reason: Reason) -> None:
         if work.reason is None:
             work.reason = reason
-            self._locks.ending(work.token)
             work.runner.end(work)
+            self._locks.ending(work.token)  # behind the news that it is to end
 
     def _lose(self, work: Work, why: str) -> None:
         """A lock that the attempt relies on is not its own any more."""

@@ -47,7 +47,7 @@ def contend_plain(ctx):
         time.sleep(0.002)
         note("out", lock.token)
 
-async def hold(ctx, name="till", ttl="1s", wait=None):
+async def hold(ctx, name="till", ttl="30s", wait=None):
     async with ctx.lock(name, ttl, wait) as lock:
         note("in", lock.token, os.getpid())
         try:
@@ -59,7 +59,7 @@ async def hold(ctx, name="till", ttl="1s", wait=None):
         note("out", lock.token)
         return lock.token
 
-def hold_plain(ctx, name="till", ttl="1s", wait=None):
+def hold_plain(ctx, name="till", ttl="30s", wait=None):
     with ctx.lock(name, ttl, wait) as lock:
         note("in", lock.token, os.getpid())
         while not os.path.exists("go"):
@@ -71,20 +71,21 @@ def hold_plain(ctx, name="till", ttl="1s", wait=None):
         return lock.token
 
 def hold_the_interpreter(ctx):
-    with ctx.lock("till", "1s") as lock:
+    with ctx.lock("till", "3s") as lock:
         note("in", lock.token, os.getpid())
-        pow(7, 20_000_000)
-        return lock.token
+        began = time.process_time()
+        pow(7, 8_000_000)  # seconds in which no other thread has a turn
+        return time.process_time() - began
 
 async def hold_the_loop(ctx):
-    async with ctx.lock("till", "1s") as lock:
+    async with ctx.lock("till", "3s") as lock:
         note("in", lock.token, os.getpid())
         while not os.path.exists("go"):
             time.sleep(0.01)
         return lock.token
 
 async def swallow(ctx):
-    async with ctx.lock("till", "1s") as lock:
+    async with ctx.lock("till", "30s") as lock:
         note("in", lock.token, os.getpid())
         try:
             await asyncio.Event().wait()
@@ -97,18 +98,18 @@ async def abandon(ctx):
     note("in", lock.token)
 
 async def twice(ctx):
-    async with ctx.lock("till", "1s"):
+    async with ctx.lock("till", "30s"):
         try:
-            async with ctx.lock("till", "1s"):
+            async with ctx.lock("till", "30s"):
                 return "twice"
         except RuntimeError as error:
             first = str(error)
-        async with ctx.lock("another", "1s"):
+        async with ctx.lock("another", "30s"):
             return first
 
 async def try_once(ctx, wait=0):
     try:
-        async with ctx.lock("till", "1s", wait=wait):
+        async with ctx.lock("till", "30s", wait=wait):
             return "in"
     except TimeoutError as error:
         return str(error)

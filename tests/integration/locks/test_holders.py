@@ -69,13 +69,15 @@ async def test_only_the_first_of_a_node_asks_the_database(world, tmp_path):
         assert in_turn(it.ledger()) == CONTENDERS + 1
 
 
-@pytest.mark.parametrize("task", [shared("hold"), process("hold_plain"), shared("hold_the_loop")])
+@pytest.mark.parametrize(
+    "task", [shared("hold", ttl="3s"), process("hold_plain", ttl="3s"), shared("hold_the_loop")]
+)
 async def test_a_holder_that_lives_keeps_it_past_its_ttl(world, tmp_path, task):
     async with locked_house(world, tmp_path) as it:
         attempt = await it.begin(task)
         await eventually(it.ledger)
         row = await it.row()
-        query = "SELECT expires_at > taken_at + interval '3 s' AS kept FROM locks"
+        query = "SELECT expires_at > taken_at + interval '5 s' AS kept FROM locks"
         with anyio.fail_after(30):
             while not (await world.one(query))["kept"]:  # noqa: ASYNC110 - a row tells nobody
                 await anyio.sleep(0.05)
@@ -92,7 +94,9 @@ async def test_a_call_that_lets_no_thread_run_keeps_it_too(world, tmp_path):
         assert it.keeper.figures().lost == 0
 
 
-@pytest.mark.parametrize("task", [shared("hold"), process("hold"), process("hold_plain")])
+@pytest.mark.parametrize(
+    "task", [shared("hold", ttl="1s"), process("hold", ttl="1s"), process("hold_plain", ttl="1s")]
+)
 async def test_a_holder_that_stands_still_loses_it_and_is_cancelled(world, tmp_path, task):
     async with locked_house(world, tmp_path, kill_grace_s=30.0) as it:
         attempt = await it.begin(task)
@@ -120,7 +124,7 @@ def inline_or_other(task):
 
 async def test_what_stays_stopped_is_killed_after_the_grace(world, tmp_path):
     async with locked_house(world, tmp_path, kill_grace_s=0.1) as it:
-        attempt = await it.begin(process("hold"))
+        attempt = await it.begin(process("hold", ttl="1s"))
         ((_, _, pid),) = await eventually(it.ledger)
         os.kill(int(pid), signal.SIGSTOP)
         outcome = await it.house.outcome_of(attempt)
@@ -141,7 +145,7 @@ async def test_a_killed_holder_frees_it_once_its_node_knows(world, tmp_path, tas
 
 async def test_a_node_that_is_gone_frees_it_by_its_ttl(world, tmp_path):
     async with locked_house(world, tmp_path) as it:
-        await it.begin(shared("hold"))
+        await it.begin(shared("hold", ttl="1s"))
         await eventually(it.ledger)
         it.line.away = True  # as a killed node: it frees nothing, and renews nothing
         async with locked_house(world, tmp_path) as other:
@@ -152,7 +156,7 @@ async def test_a_node_that_is_gone_frees_it_by_its_ttl(world, tmp_path):
 @pytest.mark.parametrize("how", ["away", "hangs"])
 async def test_it_is_lost_in_mid_job_where_the_database_cannot_be_reached(world, tmp_path, how):
     async with locked_house(world, tmp_path) as it:
-        attempt = await it.begin(shared("hold"))
+        attempt = await it.begin(shared("hold", ttl="1s"))
         ((_, token, _),) = await eventually(it.ledger)
         setattr(it.line, how, True)
         outcome = await it.house.outcome_of(attempt)
