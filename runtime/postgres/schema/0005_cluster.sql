@@ -53,3 +53,6 @@ GRANT EXECUTE ON FUNCTION reshard(integer) TO tickwright_node, tickwright_api;
 
 -- Nobody's temporary tables take the place of ours in what runs by the owner's rights.
 ALTER FUNCTION withdraw_all(timestamptz) SET search_path = public, pg_temp;
+
+-- Where a schema's usage is not everybody's, as in one that was made anew.
+GRANT USAGE ON SCHEMA public TO tickwright_node, tickwright_api;
