@@ -116,6 +116,11 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
             await self.session.close()
 
     @property
+    def open(self) -> bool:
+        """Whether calls can be made."""
+        return self.session is not None and not self.session.closed
+
+    @property
     def baseurl(self) -> str:
         """The member that is asked now."""
         return self._members[self._current].url
@@ -125,8 +130,8 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
         self._take_version(_UNTIL_ASKED, _UNTIL_ASKED)
 
     def _take_version(self, server: str, cluster: str) -> None:
-        self.server_version, self.server_version_sem = server, Version(server)
-        self.cluster_version, self.cluster_version_sem = cluster, Version(cluster)
+        self.server_version_sem, self.cluster_version_sem = Version(server), Version(cluster)
+        self.server_version, self.cluster_version = server, cluster
 
     def _encodeRPCRequest(self, method: str, data: Any) -> Any:  # noqa: N802 - etcd3-py's name
         return encoded(data) if method in CALLS else super()._encodeRPCRequest(method, data)
@@ -147,16 +152,17 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
         Raises:
             UnavailableError: No member answers.
         """
-        told = await self.reach(self._ask_version)
-        self._take_version(told["etcdserver"], told["etcdcluster"])
+        await self.reach(self._ask_version)
         self._get_prefix()
         return str(self.server_version)
 
-    async def _ask_version(self) -> dict[str, str]:
+    async def _ask_version(self) -> None:
+        """Take what one member says; ValueError where its cluster has `not_decided` yet."""
         url, limit = self._url("/version", prefix=False), self.timeout
         async with self._get(url, timeout=limit) as answer:
             await self._raise_for_status(answer)
-            return msgspec.json.decode(await answer.read(), type=dict[str, str])
+            told = msgspec.json.decode(await answer.read(), type=dict[str, str])
+        self._take_version(told["etcdserver"], told["etcdcluster"])
 
     async def reach(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call at the member asked last, and where that fails at the others in turn.
@@ -212,7 +218,10 @@ class EtcdClient(AioClient):  # type: ignore[misc] # etcd3-py has no types
         Raises:
             UnavailableError: No member answers.
         """
-        return await self.reach(lambda: self._keep_alive(lease))
+        try:
+            return await self.reach(lambda: self._keep_alive(lease))
+        except ErrLeaseNotFound:
+            return 0
 
     async def _keep_alive(self, lease: int) -> int:
         body = {"ID": str(lease)}

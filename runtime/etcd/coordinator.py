@@ -6,12 +6,11 @@ once, and PostgreSQL's epochs refuse whoever has not noticed.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import anyio
-import msgspec
 import structlog
 from etcd3.errors import ErrLeaseNotFound
 
@@ -20,12 +19,12 @@ from protocols.errors import UnavailableError
 from protocols.ports.coordinator import Leadership
 from runtime.clock import monotonic_ns
 from runtime.etcd.client import EtcdClient, trouble_of
+from runtime.etcd.keys import Keys
 from runtime.etcd.leadership import EtcdLeadership
 from runtime.etcd.session import Session, pause_s
 from runtime.etcd.settings import EtcdSettings
-from runtime.etcd.view import Claim, Member, View
+from runtime.etcd.view import View
 from runtime.etcd.watch import PrefixWatch
-from runtime.etcd.wire import Answer
 
 log = structlog.get_logger("tickwright.etcd")
 
@@ -36,8 +35,6 @@ _LOOK_S: Final = 1.0
 _IDLE_S: Final = 0.1
 _RESIGN_S: Final = 1.0
 _LEAVE_S: Final = 2.0
-_WRITES_AT_ONCE: Final = 16
-"""So that hundreds of leaderships that move at once do not keep the lease from being renewed."""
 
 
 def _ignore(reason: str | None) -> None:
@@ -66,7 +63,6 @@ class EtcdCoordinator:
         now_ns: Callable[[], int] = monotonic_ns,
         on_state: Callable[[str | None], None] = _ignore,
     ) -> None:
-        self._name = name
         self._incarnation = incarnation
         self._on_state = on_state
         self._client = EtcdClient(settings)
@@ -85,8 +81,10 @@ class EtcdCoordinator:
             prefix=settings.prefix,
             quiet_s=settings.ttl_s,
             on_change=self._stir,
+            on_reset=self._session.doubt,
             on_state=partial(self._note, "watch"),
         )
+        self._keys = Keys(self._client, self._view, name=name, incarnation=incarnation)
         self._numbers = 0
         self._fit = True
         self._standing: Counter[int] = Counter()
@@ -97,7 +95,6 @@ class EtcdCoordinator:
         """Since when the plan has given what we lead to others."""
         self._plan: dict[int, int] | None = None
         self._pulse = anyio.Event()
-        self._writes = anyio.CapacityLimiter(_WRITES_AT_ONCE)
 
     async def run(self) -> None:
         """Take part until cancelled; then give everything back, so that nobody waits for it."""
@@ -209,21 +206,10 @@ class EtcdCoordinator:
 
     async def _take(self, number: int) -> EtcdLeadership | None:
         """Create the group's key, or find that an attempt whose answer was lost had done it."""
-        client, key = self._client, self._view.leader_key(number)
-        lease, life = self._session.lease, self._session.life
-        claim = msgspec.json.encode(Claim(self._name, self._incarnation))
-
-        def create() -> Awaitable[Answer]:
-            txn = client.Txn()
-            txn.compare(txn.key(key).create == 0)
-            txn.success(txn.put(key, claim, lease=lease))
-            txn.failure(txn.range(key))
-            return txn.commit()  # type: ignore[no-any-return]
-
+        life = self._session.life
         self._busy.add(number)
         try:
-            async with self._writes:
-                answer = await client.reach(create)
+            revision = await self._keys.create(number, lease=self._session.lease)
         except UnavailableError:
             return None
         except ErrLeaseNotFound:
@@ -231,7 +217,6 @@ class EtcdCoordinator:
             return None
         finally:
             self._busy.discard(number)
-        revision = answer.header.revision if answer.succeeded else _held_since(answer, lease)
         if revision is None or life != self._session.life:
             return None
         leadership = EtcdLeadership(
@@ -257,21 +242,12 @@ class EtcdCoordinator:
 
     async def _delete(self, number: int, create_revision: int) -> None:
         """Delete a group's key if it is that one, and ours."""
-        client, key, lease = self._client, self._view.leader_key(number), self._session.lease
-        if client.session is None or client.session.closed or not lease:
+        lease = self._session.lease
+        if not lease or not self._client.open:
             return
-
-        def delete() -> Awaitable[Answer]:
-            txn = client.Txn()
-            txn.compare(txn.key(key).create == create_revision)
-            txn.compare(txn.key(key).lease == lease)
-            txn.success(txn.delete(key))
-            return txn.commit()  # type: ignore[no-any-return]
-
         self._busy.add(number)
         try:
-            async with self._writes:
-                await client.reach(delete)
+            await self._keys.delete(number, create_revision=create_revision, lease=lease)
         except (UnavailableError, ErrLeaseNotFound) as error:
             log.info("a leadership is given back later", number=number, reason=str(error))
         finally:
@@ -285,12 +261,14 @@ class EtcdCoordinator:
         A node that neither leads nor stands for anything, since it starts or stops, is not fit:
         nobody would do what the plan gave it.
         """
-        failures, said = 0, (0, False)
+        failures, said, revision = 0, (0, 0, False), 0
         while True:
-            pulse = self._pulse
+            pulse, session = self._pulse, self._session
             stands = bool(self._led) or self._standing.total() > 0
-            wanted = (self._session.lease, self._fit and stands)
-            if wanted == said or not wanted[0]:
+            fit = self._fit and stands
+            wanted = (session.life, session.lease, fit)
+            done = wanted == said and not self._keys.unsaid(fit=fit, revision=revision)
+            if done or not session.lease:
                 await pulse.wait()
                 continue
             if self._fit and not stands:
@@ -298,19 +276,14 @@ class EtcdCoordinator:
                 if self._led or self._standing.total() > 0:
                     continue
             try:
-                await self._say(*wanted)
+                revision = await self._keys.say(lease=wanted[1], fit=fit)
                 said, failures = wanted, 0
             except ErrLeaseNotFound:
-                self._session.look()
+                session.look()
                 await pulse.wait()
             except UnavailableError:
                 failures += 1
                 await anyio.sleep(pause_s(failures))
-
-    async def _say(self, lease: int, fit: bool) -> None:  # noqa: FBT001 - as it was decided
-        value = msgspec.json.encode(Member(self._name, fit))
-        key = self._view.member_key(self._incarnation)
-        await self._client.reach(lambda: self._client.put(key, value, lease=lease))
 
     async def _watch_over(self) -> None:
         """End what is lost, pass on what is another's, and delete keys that nobody here wants."""
@@ -354,12 +327,3 @@ class EtcdCoordinator:
             and number not in self._busy
             and not (self._standing[number] and self._planned().get(number) == self._incarnation)
         ]
-
-
-def _held_since(answer: Answer, lease: int) -> int | None:
-    """The revision at which our own lease created the key that was in the way."""
-    for response in answer.responses:
-        for kv in response.response_range.kvs if response.response_range is not None else ():
-            if kv.lease == lease:
-                return kv.create_revision
-    return None

@@ -73,6 +73,11 @@ class Session:
         """Renew the lease now: someone found it gone."""
         self._hurry.set()
 
+    def doubt(self) -> None:
+        """Take what was won for lost, though the lease may last: etcd has forgotten things."""
+        self._end()
+        self.look()
+
     async def run(self) -> None:
         """Keep a lease at all times that etcd can be reached."""
         failures = 0

@@ -28,6 +28,8 @@ class PrefixWatch:
     Args:
         quiet_s: A stream that says nothing for so long is checked by a snapshot.
         on_change: called after each change of the view.
+        on_reset: called before it where etcd has gone back behind what it had told: it was emptied,
+            or restored from a copy.
         on_state: called with the reason while etcd cannot be reached, with None once it can.
     """
 
@@ -39,6 +41,7 @@ class PrefixWatch:
         prefix: str,
         quiet_s: float,
         on_change: Callable[[], None],
+        on_reset: Callable[[], None],
         on_state: Callable[[str | None], None],
     ) -> None:
         self._client = client
@@ -46,6 +49,7 @@ class PrefixWatch:
         self._prefix = prefix.encode()
         self._quiet_s = quiet_s
         self._on_change = on_change
+        self._on_reset = on_reset
         self._on_state = on_state
         self._failures = 0
 
@@ -69,6 +73,8 @@ class PrefixWatch:
 
     async def _snapshot(self) -> None:
         found = await self._client.reach(lambda: self._client.range(self._prefix, prefix=True))
+        if found.header.revision < self._view.revision:
+            self._on_reset()
         self._view.replace(map(_entry, found.kvs), found.header.revision)
         self._on_change()
 

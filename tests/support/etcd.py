@@ -124,6 +124,15 @@ class Etcd:
         self.kill()
         self.start()
 
+    def save(self) -> None:
+        """Keep a copy of what it holds, while it is down."""
+        shutil.copytree(self._folder / "data", self._folder / "copy")
+
+    def restore(self) -> None:
+        """Go back to the copy, while it is down."""
+        self.empty()
+        shutil.copytree(self._folder / "copy", self._folder / "data")
+
     def empty(self) -> None:
         """Forget all it held, while it is down."""
         shutil.rmtree(self._folder / "data")

@@ -71,6 +71,28 @@ async def test_etcd_emptied_is_begun_anew_and_firing_resumes(own_etcd):
         await until(lambda: nodes.even(2, 2))
 
 
+async def test_etcd_restored_from_a_copy_that_knows_the_lease_but_not_the_leader(own_etcd):
+    async with cluster(own_etcd, ttl_s=30) as nodes:
+        node = await nodes.node(stand=False)
+        coordinator = node.coordinator
+        await until(lambda: coordinator._view.members)
+        lease = coordinator._session.lease
+        own_etcd.kill()
+        own_etcd.save()
+        await in_thread(own_etcd.start)
+        node.stand(0)
+        await until(lambda: node.leads == {0})
+        former = node.electors[0].leadership
+        own_etcd.kill()
+        own_etcd.restore()
+        await in_thread(own_etcd.start)
+        with anyio.fail_after(10):
+            await former.lost()
+        assert not former.trusted()
+        await until(lambda: node.leads == {0})
+        assert coordinator._session.lease == lease
+
+
 async def test_a_lease_revoked_by_hand_is_replaced(own_etcd):
     async with cluster(own_etcd, ttl_s=5) as nodes:
         node = await nodes.node()

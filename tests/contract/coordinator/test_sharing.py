@@ -102,6 +102,19 @@ async def test_a_key_deleted_by_hand_ends_the_leadership_and_is_won_anew(open_et
         await until(lambda: node.electors[0].won == 2)
 
 
+async def test_a_member_s_key_deleted_by_hand_is_written_again(open_etcd):
+    async with open_etcd() as cluster:
+        node = await cluster.node()
+        await until(lambda: node.leads == {0})
+        coordinator = node.coordinator
+        before = coordinator._view.revision
+        key = coordinator._view.member_key(1)
+        await coordinator._client.reach(lambda: coordinator._client.delete_range(key))
+        await until(lambda: coordinator._view.revision > before + 1)
+        assert coordinator._view.fit == {1: "a"}
+        assert node.electors[0].won == 1
+
+
 async def test_keys_that_are_not_understood_hold_nobody_up_but_their_own_group(open_etcd):
     async with open_etcd() as cluster:
         scout = await cluster.node("scout", groups=2, stand=False)
