@@ -199,23 +199,31 @@ class Remoting:
         """Send, waiting for room here and there."""
         until_ns = self._until(deadline_s)
         number, future = self.pending.open(ref.node, message, deadline_s)
-        while True:
-            refused = self._give(ref, "put", message, until_ns, correlation=number)
-            if refused not in ("full", "unreachable"):
-                break
-            if until_ns - self.system.clock.now_ns() <= ROOM_AGAIN_S * 1e9:
-                break
-            await self.system.sleep(ROOM_AGAIN_S)
-        if refused is not None:
-            future.cancel()
-            return self._bury(ref, message, refused)
         try:
+            refused = await self._give_when_room(ref, message, until_ns, number)
+            if refused is not None:
+                return self._bury(ref, message, refused)
             return Delivered(await future)
         except ActorError as error:
             reason = _REASONS.get(type(error), "unreachable")
             if reason in ("dead", "unreachable"):  # the others have buried it there
                 return self._bury(ref, message, reason)
             return Rejected(reason)
+        finally:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # read, also where a cancel or a refusal came first
+
+    async def _give_when_room(
+        self, ref: RemoteRef, message: Any, until_ns: int, number: int
+    ) -> RejectReason | None:
+        """Send a put as soon as the way has room for it; why not, if not by its deadline."""
+        while True:
+            refused = self._give(ref, "put", message, until_ns, correlation=number)
+            if refused not in ("full", "unreachable"):
+                return refused
+            if until_ns - self.system.clock.now_ns() <= ROOM_AGAIN_S * 1e9:
+                return refused
+            await self.system.sleep(ROOM_AGAIN_S)
 
     def _until(self, delay_s: float) -> int:
         return self.system.clock.now_ns() + round(delay_s * 1e9)

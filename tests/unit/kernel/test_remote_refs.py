@@ -20,8 +20,9 @@ from protocols.actor import (
     Unreadable,
 )
 from runtime.kernel.remote import RemoteRef
+from runtime.kernel.remote.codec import find_struct
 from runtime.kernel.remote.roster import HEARD_S
-from runtime.peers import Peer
+from runtime.peers import Peer, Peers
 from tests.support.remote import A, B, Listener, Note, Touchy, envelope, pair
 
 EVERYTHING = [
@@ -423,9 +424,31 @@ async def test_an_asker_that_is_cancelled_leaves_no_entry():
         assert len(nodes.a.remoting.pending) == 0
 
 
-def test_peers_tell_who_joined_and_who_is_gone():
-    from runtime.peers import Peers
+@pytest.mark.asyncio
+async def test_a_put_that_is_cancelled_or_whose_node_dies_while_it_waits_leaves_nothing():
+    async with pair() as nodes:
+        ref = nodes.a.remoting.ref(2, "listener")
+        nodes.a.transport.full = True
+        async with asyncio.TaskGroup() as group:
+            cancelled = group.create_task(ref.put("x", deadline=60))
+            dying = group.create_task(ref.put("y", deadline=60))
+            await nodes.kit.settle()
+            cancelled.cancel()
+            await nodes.kit.settle()
+            assert len(nodes.a.remoting.pending) == 1
+            nodes.lose_b()
+            await nodes.kit.advance(1)
+        assert dying.result() == Rejected("dead")
+        assert len(nodes.a.remoting.pending) == 0
 
+
+def test_a_name_finds_structs_and_nothing_else():
+    assert find_struct("tests.support.remote:Note") is Note
+    for name in ("datetime:date", "tests.support.remote:Listener", "builtins:int", "sys:path"):
+        assert find_struct(name) is None
+
+
+def test_peers_tell_who_joined_and_who_is_gone():
     peers, heard = Peers(), []
     end = peers.subscribe(lambda joined, gone: heard.append((joined, gone)))
     peers.update([A])
