@@ -11,6 +11,7 @@ import anyio
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError
 
 REQUEST_TIMEOUT_MS: Final = 8_000
@@ -105,6 +106,8 @@ def new_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:
 
 def describe(error: BaseException) -> str:
     """An error of Kafka's in one line for a person."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     text = " ".join(str(error).split()).removeprefix("KafkaError: ")
     return (text or type(error).__name__)[:300]
 
@@ -126,6 +129,20 @@ def own_cancels_only() -> Iterator[None]:
         if task is None or task.cancelling():
             raise
         raise KafkaError("the connection was closed") from None
+
+
+async def probe(consumer: AIOKafkaConsumer, topic: str) -> None:
+    """Ask the brokers whether they are there, and the topic with them; of that topic only.
+
+    Raises:
+        KafkaError: None answers, or the topic is gone.
+    """
+    found = ClusterMetadata()
+    client = consumer._client  # noqa: SLF001 - its public question is for all topics there are
+    if not await client._metadata_update(found, [topic]):  # noqa: SLF001
+        raise KafkaError("no broker answers")
+    if not found.partitions_for_topic(topic):
+        raise KafkaError(f"topic {topic} is gone")
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

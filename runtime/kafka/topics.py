@@ -54,6 +54,8 @@ async def create_topics(settings: KafkaSettings, *topics: Topic) -> None:
     admin = new_admin(settings)
     try:
         await admin.start()
+        if admin._client.cluster.controller is None:  # noqa: SLF001 - an AttributeError below
+            raise KafkaError("the brokers know no controller yet")
         answer = await admin.create_topics(
             [_new(topic, settings.replication_factor) for topic in topics]
         )

@@ -19,6 +19,7 @@ from runtime.kafka.client import (
     describe,
     new_consumer,
     own_cancels_only,
+    probe,
     stop_consumer,
 )
 from runtime.kafka.outgoing import Outgoing
@@ -82,6 +83,8 @@ class KafkaTransport:
         self._told: str | None = None
         self._inbox: Inbox | None = None
         self._position: int | None = None
+        self._fresh = False
+        """The inbox was made and its end found just now."""
         self._received = self._oversize = 0
 
     record_bytes_max: Final = RECORD_BYTES_MAX
@@ -127,16 +130,19 @@ class KafkaTransport:
         try:
             with own_cancels_only(), anyio.fail_after(within_s):
                 await self._find_end()
-        except ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - as in `_keep`
             self._trouble("inbox", error)
             return False
         return True
 
-    async def _find_end(self) -> None:
+    async def _make_inbox(self) -> None:
         await create_topics(
             self._settings,
             Topic(name=self._topic, retention_s=self._settings.inbox_retention_s),
         )
+
+    async def _find_end(self) -> None:
+        await self._make_inbox()
         consumer = new_consumer(self._settings)
         try:
             await consumer.start()
@@ -144,6 +150,7 @@ class KafkaTransport:
         finally:
             await stop_consumer(consumer)
         self._position = ends[self._partition]
+        self._fresh = True
 
     async def run(self) -> None:
         """Send and receive until cancelled; a broker that is away ends nothing."""
@@ -167,7 +174,11 @@ class KafkaTransport:
             try:
                 with own_cancels_only():
                     await work()
-            except ERRORS as error:
+            except Exception as error:
+                # aiokafka has errors of its own while brokers come and go (an AttributeError for
+                # a controller not known yet): they are told with their trace, and end nothing.
+                if not isinstance(error, ERRORS):
+                    log.exception("kafka client failed", half=half)
                 if half not in self._troubles:
                     tries = 0
                 self._trouble(half, error)
@@ -203,10 +214,13 @@ class KafkaTransport:
         await self._outgoing.run(lambda: self._well("outgoing"))
 
     async def _read(self) -> None:
-        """Read the inbox from where it was left."""
-        if self._position is None:
-            with anyio.fail_after(PREPARE_S):
+        """Read the inbox from where it was left; from its beginning, if it had to be made anew."""
+        with anyio.fail_after(PREPARE_S):
+            if self._position is None:
                 await self._find_end()
+            elif not self._fresh:
+                await self._make_inbox()
+        self._fresh = False
         consumer = new_consumer(self._settings, auto_offset_reset="earliest")
         try:
             with anyio.fail_after(PREPARE_S):
@@ -235,4 +249,4 @@ class KafkaTransport:
                 await anyio.lowlevel.checkpoint()
             else:
                 with anyio.fail_after(PROBE_FAILS_S):
-                    await consumer._client.fetch_all_metadata()  # noqa: SLF001 - the only question
+                    await probe(consumer, self._topic)

@@ -54,7 +54,7 @@ def test_wrong_settings_are_a_clear_error(settings, says):
 
 def test_an_error_is_one_line():
     assert describe(KafkaError("no\nway")) == "no way"
-    assert describe(TimeoutError()) == "TimeoutError"
+    assert describe(TimeoutError()) == "no answer in time"
 
 
 def test_topics_are_named_as_kafka_takes_them():

@@ -8,6 +8,8 @@ import pytest
 
 from protocols.actor import AskTimeout, Delivered, Rejected, Unreachable
 from runtime.kafka import buffers
+from runtime.kafka.client import new_admin
+from runtime.kafka.topics import inbox_topic
 from tests.support.remote import Listener
 
 PACE_S = 0.02
@@ -94,3 +96,28 @@ async def test_after_an_outage_all_goes_on_in_order_and_nothing_is_handled_twice
         assert [state is None for state in a.states] == [False, True]
         assert slowest_s < 1.0, "a tell has waited for the broker"
         assert b.system.lookup("listener").cell.restarts == 0
+
+
+@pytest.mark.asyncio
+async def test_an_inbox_that_is_deleted_under_its_node_is_made_again(cluster):
+    async with cluster.member(1, "a") as a, cluster.member(2, "b") as b:
+        b.system.spawn(Listener)
+        ref = a.remoting.ref(2, "listener")
+        for number in range(5):
+            assert await ref.ask(number, deadline=20) == number
+        admin = new_admin(cluster.settings)
+        await admin.start()
+        try:
+            await admin.delete_topics([inbox_topic(cluster.name, "b")])
+        finally:
+            await admin.close()
+
+        async def answered():
+            try:
+                return await ref.ask("again", deadline=1) == "again"
+            except AskTimeout:
+                return False
+
+        with anyio.fail_after(60):
+            while not await answered():
+                pass
