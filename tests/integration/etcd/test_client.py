@@ -192,3 +192,25 @@ async def test_leaders_are_elected_for_a_user_over_a_restart(etcd):
             await leadership.resign()
             assert (await second.campaign(0)).trusted()
             group.cancel_scope.cancel()
+
+
+async def test_a_leader_outlives_the_member_that_it_spoke_to(etcd):
+    async with Wire(etcd.port) as first, Wire(etcd.port) as second:
+        settings = EtcdSettings(endpoints=(first.endpoint, second.endpoint), ttl_s=5)
+        told: list[str | None] = []
+        coordinator = EtcdCoordinator(settings, name="n", incarnation=1, on_state=told.append)
+        coordinator.cover(1)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(coordinator.run)
+                leadership = await coordinator.campaign(0)
+                for wire in (first, second):
+                    wire.hold()
+                    held_ns = coordinator._session.trusted_until_ns
+                    while coordinator._session.trusted_until_ns <= held_ns:
+                        assert leadership.trusted()
+                        await anyio.sleep(0.01)
+                    wire.cut()
+                    wire.heal()
+                group.cancel_scope.cancel()
+        assert told == []
