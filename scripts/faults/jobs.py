@@ -96,7 +96,7 @@ _NOTE: Final = (
 )
 _COMMAND: Final = f"{_NOTE.format(word='start')}; {_NOTE.format(word='end')}"
 _CATCH_UP: Final = {"misfire": {"policy": "catch_up", "grace": "10m"}}
-_EACH: Final[dict[str, Any]] = {"overlap": "allow", "timeout": "2m"}
+_EACH: Final[dict[str, Any]] = {"overlap": "allow", "timeout": "2m", "max_lost": 100}
 
 MIX: Final = (*("brief",) * 24, *("once",) * 6, *("long",) * 3, *("unlucky",) * 3,
               "hopeless", "command", "process", "long-once")  # fmt: skip

@@ -15,6 +15,7 @@ _RESTARTED_S: Final = (5.0, 20.0)
 _RESTARTS_S: Final = 180.0
 _BETWEEN_S: Final = 9.0
 _AWAY_S: Final = 120.0
+_SETTLES_S: Final = 4.0
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +111,16 @@ def rolling(seed: int, shape: Shape, times: int) -> Scenario:
     )
 
 
+def takeovers(seed: int, shape: Shape, times: int) -> Scenario:
+    """A ghost takes over from a node that stands still and then goes on: for one node alone."""
+    del seed
+    step_s = shape.ttl_s + _SETTLES_S
+    return _one_lane(
+        Fault(at_s=1 + n * step_s, kind="ghost", target="leader", for_s=shape.ttl_s)
+        for n in range(times)
+    )
+
+
 def _one_lane(faults) -> Scenario:  # noqa: ANN001 - faults, in order
     return Scenario(lanes=(tuple(faults),))
 
@@ -129,4 +140,5 @@ SCENARIOS: Final[dict[str, Named]] = {
     "etcd-away": Named(etcd_away, 1),
     "leader-cut": Named(leader_cut, 4),
     "rolling": Named(rolling, 3),
+    "takeovers": Named(takeovers, 3),
 }
