@@ -159,6 +159,10 @@ class Books:
         """Every epoch taken, in order."""
         return [Epoch(*row) for row in await self.ask(_EPOCHS)]
 
+    async def names(self) -> dict[int, str]:
+        """Of the nodes, by incarnation."""
+        return {row[0]: row[1] for row in await self.ask("SELECT incarnation, name FROM nodes")}
+
     async def anchors(self) -> dict[str, int]:
         """When each job was first applied."""
         return {row[0]: row[1] for row in await self.ask(_ANCHORS)}

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from scripts.faults.ghost import Ghost
+from scripts.faults.hints import hinted
 from scripts.faults.nodes import NodeProcess
 from scripts.faults.plan import STATEMENTS, Fault
 from scripts.faults.proxy import BOTH, Direction, Link
@@ -53,6 +54,7 @@ class Breaker:
             "ghost": self._ghost,
             "rolling": self._roll,
             "clock": self._step,
+            "hints": self._hints,
         }
 
     async def apply(self, fault: Fault) -> Outcome:
@@ -108,8 +110,13 @@ class Breaker:
         shape = world.wanted.shape
         react_us = int((shape.ttl_s + _REACT_S) * 1e6)
         node = outcome.target if outcome.target in world.nodes else ""
+        way = fault.detail.rpartition(":")[2] if fault.detail.startswith("etcd:") else ""
+        if node and (fault.kind in {"kill", "pause"} or way in {"both", "up", "refuse"}):
+            world.disturb("silent", fault.name, outcome.begin_us, outcome.end_us, node)
         if not node:
             world.disturb("outage", fault.name, outcome.begin_us, outcome.end_us)
+        elif fault.kind == "hints":
+            return
         elif fault.kind in {"cut", "slow", "commit", "clock"}:
             world.disturb("outage", fault.name, outcome.begin_us, outcome.end_us, node)
         elif shape.alone or fault.kind == "rolling":
@@ -233,10 +240,6 @@ class Breaker:
     async def _roll(self, fault: Fault, outcome: Outcome, node: NodeProcess) -> None:
         """SIGTERM, and a new process under the same name."""
         await self._holdings(outcome, node)
-        rows = await self._world.books.ask(
-            "SELECT incarnation FROM nodes WHERE name = $1", node.name
-        )
-        self._world.resigned.update(row["incarnation"] for row in rows)
         outcome.begin_us = now_us()
         code = await node.stop()
         outcome.note = f"exit code {code}"
@@ -250,6 +253,11 @@ class Breaker:
             await asyncio.sleep(fault.for_s)
         finally:
             node.step_clock(0)
+
+    async def _hints(self, fault: Fault, outcome: Outcome, node: NodeProcess) -> None:
+        del node
+        outcome.begin_us = now_us()
+        outcome.note = await hinted(self._world, with_kafka=fault.detail == "with kafka")
 
     @staticmethod
     def _links(node: NodeProcess, server: str) -> list[Link]:

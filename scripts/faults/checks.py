@@ -124,7 +124,7 @@ def deadline(due_us: int, disturbances: Sequence[Disturbance]) -> int:
     """By when a first attempt has started: each disturbance on the way puts it off."""
     latest_us = due_us + LATE_US
     for one in sorted(disturbances, key=lambda d: d.begin_us):
-        if one.begin_us <= latest_us and one.end_us >= due_us:
+        if one.kind != "silent" and one.begin_us <= latest_us and one.end_us >= due_us:
             latest_us += one.end_us - max(one.begin_us, due_us)
     return latest_us
 
@@ -147,7 +147,7 @@ def none_early(story: Story) -> list[Breach]:
 def none_stale(story: Story, *, leases: bool) -> list[Breach]:
     """I4: once an epoch has committed no older one commits.
 
-    With `leases`, each leader also stops a second before its lease can pass on.
+    With `leases`, one that cannot resign also stops a second before its lease can pass on.
     """
     found = [
         Breach(
@@ -168,7 +168,7 @@ def none_stale(story: Story, *, leases: bool) -> list[Breach]:
         fired_us = last.get((one.number, one.epoch - 1))
         if former is None or fired_us is None or former.incarnation == one.incarnation:
             continue
-        if not leases or former.incarnation in story.resigned:
+        if not leases or not silent(story, former.incarnation, one.at_us):
             continue
         if one.at_us - fired_us < MARGIN_US:
             found.append(
@@ -181,6 +181,16 @@ def none_stale(story: Story, *, leases: bool) -> list[Breach]:
                 )
             )
     return found
+
+
+def silent(story: Story, incarnation: int, at_us: int) -> bool:
+    """Whether a node was kept from resigning what passed on then."""
+    return any(
+        one.kind == "silent"
+        and one.node == story.names.get(incarnation)
+        and one.begin_us <= at_us <= one.end_us
+        for one in story.disturbances
+    )
 
 
 def of_us(us: int) -> datetime:

@@ -105,6 +105,8 @@ ONCE: Final = frozenset({"once", "long-once", "every-once"})
 """Jobs that may run at most once."""
 HOPELESS: Final = frozenset({"hopeless"})
 """Jobs that end dead by themselves."""
+HINTED: Final = "hinted"
+"""The job that only one node has a slot for, in a pool of the same name."""
 FILLED: Final = "filled"
 """The job whose past the harness fills, by two asking at once."""
 
@@ -161,6 +163,7 @@ def harness_jobs(every_second: int) -> list[dict[str, Any]]:
         "hopeless": {"python": "chaos_tasks:hopeless"},
         "command": {"command": _COMMAND},
         "process": {"python": "chaos_tasks:process"},
+        HINTED: {"python": "chaos_tasks:brief", "pool": HINTED},
     }  # fmt: skip
     jobs = [{"job_id": name, **fields, **_EACH} for name, fields in asked.items()]
     fired = {

@@ -194,5 +194,5 @@ async def read(built: World, filled: list[int]) -> Story:
         filled_us=filled,
         acknowledged=load.acknowledged,
         twice=load.twice,
-        resigned=frozenset(built.resigned),
+        names=await books.names(),
     )

@@ -111,6 +111,20 @@ def rolling(seed: int, shape: Shape, times: int) -> Scenario:
     )
 
 
+def kafka_hint(seed: int, shape: Shape, times: int) -> Scenario:
+    """What one node is asked for and only another can run starts by a hint, or by the poll."""
+    del seed, shape, times
+    return Scenario(
+        lanes=(
+            (
+                Fault(at_s=5, kind="hints", target="0", detail="with kafka"),
+                Fault(at_s=30, kind="hints", target="0", detail="without kafka"),
+            ),
+            (Fault(at_s=20, kind="kill", target="kafka", for_s=60),),
+        )
+    )
+
+
 def takeovers(seed: int, shape: Shape, times: int) -> Scenario:
     """A ghost takes over from a node that stands still and then goes on: for one node alone."""
     del seed
@@ -140,5 +154,6 @@ SCENARIOS: Final[dict[str, Named]] = {
     "etcd-away": Named(etcd_away, 1),
     "leader-cut": Named(leader_cut, 4),
     "rolling": Named(rolling, 3),
+    "kafka-hint": Named(kafka_hint, 1),
     "takeovers": Named(takeovers, 3),
 }

@@ -91,7 +91,10 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
-    """A span in which promises of time are eased: `node`, `outage`, or `machine` (it stalled)."""
+    """A span in which promises of time are eased: `node`, `outage`, or `machine` (it stalled).
+
+    In one of kind `silent`, which eases nothing, a node cannot reach etcd to give up what it leads.
+    """
 
     kind: str
     what: str
@@ -120,8 +123,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Execution by the key it was acknowledged for."""
     twice: Sequence[str]
     """Keys that were answered by two executions, told in a sentence each."""
-    resigned: frozenset[int] = frozenset()
-    """Incarnations that were asked to end."""
+    names: Mapping[int, str] = {}
+    """Of the nodes, by incarnation."""
 
 
 def read_ledger(path: Path) -> list[Line]:

@@ -29,6 +29,8 @@ from scripts.faults.servers import ROOT, Servers, address, at_port
 from scripts.faults.story import Disturbance
 
 TOKEN: Final = "chaos-chaos-chaos-chaos"
+HINTED_NODE: Final = "n1"
+"""The one node that has slots of the pool `hinted`."""
 _DATABASE: Final = "RUNTIME_DATABASE__URL"
 _ETCD: Final = "RUNTIME_ETCD__ENDPOINTS"
 _CLUSTER: Final = ROOT / "config" / "cluster.yaml"
@@ -69,7 +71,6 @@ class World:
         self.work = work
         self.nodes: dict[str, NodeProcess] = {}
         self.disturbances: list[Disturbance] = []
-        self.resigned: set[int] = set()
         self.until_us = 0
         """Instants up to here are judged; set when the run is over."""
         self.load = Load(self.urls, token=TOKEN, rate=wanted.rate)
@@ -196,6 +197,8 @@ async def _add_node(built: World, name: str, stack: AsyncExitStack) -> None:
         "RUNTIME_POOLS__DEFAULT__SLOTS": str(wanted.slots),
         "RUNTIME_TIMER__SHARDS": str(wanted.shards),
     }
+    if name == HINTED_NODE:
+        settings["RUNTIME_POOLS__HINTED__SLOTS"] = "4"
     node = NodeProcess(
         name,
         land=built.land,

@@ -1,6 +1,6 @@
 """A day of 600 real periodic jobs, on a virtual clock against the real store: each instant once.
 
-What is expected comes from an enumerator of its own below: no croniter, and none of our rules.
+What is expected comes from the fault harness's enumerator: no croniter, and none of our rules.
 """
 
 import subprocess
@@ -34,6 +34,7 @@ from runtime.postgres.migrate import migrate
 from runtime.postgres.operations.session import transact
 from runtime.postgres.pool import API_ROLE, NODE_ROLE, Pool
 from runtime.postgres.store import PostgresStore
+from scripts.faults.instants import cron_instants, seconds
 from tests.support.postgres import fresh_database
 
 ROOT = Path(__file__).parents[2]
@@ -42,47 +43,7 @@ START = datetime(2026, 3, 10, 0, 0, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-# --- the enumerator ---------------------------------------------------------------------------
-
-
-def field(text: str, low: int, high: int) -> set[int]:
-    found: set[int] = set()
-    for part in text.split(","):
-        span, _, step = part.partition("/")
-        first, _, last = span.partition("-")
-        if first == "*":
-            first, last = str(low), str(high)
-        elif step and not last:
-            last = str(high)
-        found |= set(range(int(first), int(last or first) + 1, int(step or 1)))
-    return found
-
-
-def cron_instants(expression: str, start: datetime, end: datetime) -> list[datetime]:
-    minute, hour, day, month, weekday = expression.split()
-    minutes, hours, months = field(minute, 0, 59), field(hour, 0, 23), field(month, 1, 12)
-    days, weekdays = field(day, 1, 31), {n % 7 for n in field(weekday, 0, 7)}
-    found = []
-    at = start.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    while at <= end:
-        by_day, by_weekday = at.day in days, (at.weekday() + 1) % 7 in weekdays
-        either = by_day or by_weekday
-        matches = by_day and by_weekday if "*" in (day, weekday) else either
-        if matches and at.minute in minutes and at.hour in hours and at.month in months:
-            found.append(at)
-        at += timedelta(minutes=1)
-    return found
-
-
-def seconds(text: str) -> int:
-    total, number = 0, ""
-    for char in text:
-        if char.isdigit():
-            number += char
-        else:
-            total += int(number) * {"h": 3600, "m": 60, "s": 1}[char]
-            number = ""
-    return total
+# --- what is expected -------------------------------------------------------------------------
 
 
 def expected(schedule: str) -> list[datetime]:

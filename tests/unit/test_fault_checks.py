@@ -133,9 +133,11 @@ def test_no_older_epoch_commits_after_a_newer_one():
 def test_a_leader_stops_a_second_before_its_lease_can_pass_on():
     taken = [Epoch(0, 1, 7, T0), Epoch(0, 2, 8, T0 + 2 * S)]
     fires = [Fire(0, 1, 1, 3, T0 + 2 * S - 500_000)]
-    assert none_stale(story(fires=fires, epochs=taken), leases=True) != []
-    assert none_stale(story(fires=fires, epochs=taken), leases=False) == []
-    resigned = story(fires=fires, epochs=taken, resigned=frozenset({7}))
+    cut = Disturbance(kind="silent", what="cut", begin_us=T0, end_us=T0 + 3 * S, node="n0")
+    kept = {"fires": fires, "epochs": taken, "names": {7: "n0", 8: "n1"}, "disturbances": [cut]}
+    assert none_stale(story(**kept), leases=True) != []
+    assert none_stale(story(**kept), leases=False) == []
+    resigned = story(**{**kept, "disturbances": []})
     assert none_stale(resigned, leases=True) == []
 
 
