@@ -14,10 +14,12 @@ from protocols.ports.hints import Hints
 from protocols.ports.store import Peer
 from runtime.clock import DatabaseClock
 from runtime.cluster.hints import ClusterHints
+from runtime.cluster.outbox import Outbox
 from runtime.etcd.coordinator import EtcdCoordinator
 from runtime.etcd.settings import EtcdSettings
 from runtime.health import Health
 from runtime.kafka.client import KafkaSettings, Protocol
+from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.transport import KafkaTransport
 from runtime.kernel.remote import Remoting
 from runtime.kernel.system import ActorSystem
@@ -33,6 +35,8 @@ _PROTOCOLS: Final[dict[tuple[bool, bool], Protocol]] = {
     (True, True): "SASL_SSL",
 }
 """By whether there is a login, and whether there is TLS."""
+_DRAIN_S: Final = 1.0
+"""For what was said last to leave; a poll stands behind all of it."""
 
 
 class Member:
@@ -54,6 +58,16 @@ class Member:
             now_ns=clock.now_ns,
             on_state=self._teller("kafka"),
         )
+        self.outbox = Outbox(
+            KafkaPublisher(
+                kafka_settings(settings),
+                cluster=settings.cluster_name,
+                form=settings.kafka_format,
+                retention_s=settings.kafka_events_retention_s,
+            ),
+            ttl_s=settings.lease_ttl_s,
+            tell=self._teller("outbox"),
+        )
 
     async def prepare(self) -> None:
         """Mark where the inbox ends; with Kafka away, it is read from where it is found later."""
@@ -73,9 +87,10 @@ class Member:
             group.start_soon(self.transport.run, name="transport")
             try:
                 yield coordinator
+                await self.transport.drain(_DRAIN_S)
             finally:
                 group.cancel_scope.cancel()
-        for part in ("etcd", "kafka"):
+        for part in ("etcd", "kafka", "outbox"):
             self._health.mend(part)
 
     @asynccontextmanager

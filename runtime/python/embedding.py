@@ -28,6 +28,7 @@ from protocols.views import Applied
 from runtime.apply import apply_files
 from runtime.files.callables import look_up, resolved
 from runtime.files.load import load_files
+from runtime.files.triggers import kafka_problems
 from runtime.logs import configure_logs
 from runtime.node import Node, open_node
 from runtime.postgres.definitions.apply import apply
@@ -141,6 +142,7 @@ class Runtime:
                 cwd=self.settings.tasks_cwd,
                 now=node.clock.now(),
                 who="python",
+                kafka=self.settings.clustered,
             )
             answers += list(done.values())
         if functions:
@@ -160,6 +162,12 @@ class Runtime:
             for i, f in enumerate(functions)
             if not f.inline and found[f.target].isolation is None
         ]
+        if not self.settings.clustered:
+            missing += [
+                Problem(("jobs", i, *problem.path), problem.message)
+                for i, spec in enumerate(specs)
+                for problem in kafka_problems(spec)
+            ]
         if missing:
             raise InvalidError(tuple(missing))
         specs = [resolved(spec, found) for spec in specs]
@@ -255,6 +263,14 @@ class Runtime:
             under=system.lookup("/actors"),
         )
         return system.spawn(props, name=name, under=supervisor)
+
+    def lookup(self, name: str) -> Ref | None:
+        """An actor by name or path: of this node, or, as `name@node`, of another.
+
+        None where no such actor lives here, or no such node; whether the actor of another node
+        lives is told by its first answer.
+        """
+        return self.node.system.look_everywhere(name)
 
     async def subscribe(self, *, from_start: bool = False) -> AsyncIterator[LoggedEvent]:
         """What happens from now on, or has since the log begins, in order and without a gap.

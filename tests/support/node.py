@@ -129,6 +129,10 @@ class NodeProcess:
     def start(self) -> None:
         """Start it, and return once it is ready: timers and dispatch advance."""
         self.launch()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Return once it is ready."""
         wait_until(lambda: self._ready() or self.code is not None, "the node is ready")
         assert self.code is None, f"the node ended with {self.code}:\n{self.story()}"
 

@@ -56,7 +56,9 @@ async def stop_orphan(data: Path) -> int | None:
     try:
         process = psutil.Process(found.pid)
         ours = _is_postmaster_of(process, data)
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+    except psutil.ZombieProcess:
+        ours = False  # it has ended, but nobody has reaped it: PostgreSQL would take it for alive
+    except psutil.NoSuchProcess:
         return None
     if not ours:
         (data / "postmaster.pid").unlink(missing_ok=True)

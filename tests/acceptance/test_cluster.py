@@ -1,0 +1,323 @@
+"""Several nodes as users run them: elected, told, drained, regrouped, killed, and talked to."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from protocols import Actor, Context
+from protocols.actor import ActorDead, Terminated
+from runtime import Runtime
+from tests.support.cluster import TOKEN, TTL_S, ClusterHouse, Servers, cluster, evenly
+from tests.support.folders import walkable_folder
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
+
+WITHIN_S = 60.0
+SECONDS = """
+jobs:
+  - {job_id: s0, schedule: "* * * * * *", command: "true", overlap: allow}
+  - {job_id: s1, schedule: "* * * * * *", command: "true", overlap: allow}
+  - {job_id: s2, schedule: "* * * * * *", command: "true", overlap: allow}
+  - {job_id: s3, schedule: "* * * * * *", command: "true", overlap: allow}
+  - {job_id: s4, schedule: "* * * * * *", command: "true", overlap: allow}
+"""
+COUNTED = """
+WITH rows AS (
+    SELECT job_id, scheduled_for, instants FROM execution_history WHERE origin = 0
+    UNION ALL SELECT job_id, scheduled_for, 1 FROM executions WHERE origin = 0
+)
+SELECT job_id, count(*) AS rows, sum(instants) AS instants,
+    extract(epoch FROM max(scheduled_for) - min(scheduled_for))::int + 1 AS due
+FROM rows GROUP BY job_id ORDER BY job_id
+"""
+ECHO = """
+import msgspec
+from protocols import Actor
+
+class Echo(Actor):
+    async def receive(self, message, ctx):
+        if message == "never":
+            ctx.defer_reply()
+            return None
+        return {"heard": message}
+"""
+
+
+@pytest.fixture
+def servers(database_server, etcd_server, kafka_server) -> Servers:
+    return Servers(database_server, etcd_server, kafka_server)
+
+
+@pytest.fixture
+def ground() -> Iterator[Path]:
+    with walkable_folder() as folder:
+        yield folder
+
+
+async def until(house: ClusterHouse, condition, what: str) -> None:
+    """Wait for something that only the nodes can bring about."""
+    with anyio.move_on_after(WITHIN_S):
+        while not await condition():  # noqa: ASYNC110 - another process, which can tell nobody
+            await anyio.sleep(0.05)
+        return
+    stories = "\n".join(f"--- {name}\n{node.story()}" for name, node in house.nodes.items())
+    pytest.fail(f"waited {WITHIN_S:.0f} s in vain until {what}\n{stories}")
+
+
+async def whole(house: ClusterHouse) -> None:
+    """Every due instant between a job's first and last has exactly one row."""
+    rows = await house.rows(COUNTED)
+    assert len(rows) == 5
+    for row in rows:
+        assert row["rows"] == row["instants"] == row["due"], dict(row)
+
+
+def ran(house: ClusterHouse, at_least: int):
+    async def condition() -> bool:
+        query = "SELECT count(*) FROM execution_history WHERE state = 'succeeded'"
+        return await house.value(query) >= at_least
+
+    return condition
+
+
+async def test_a_cluster_waits_for_its_schema_and_its_leaderships_are_spread(ground, servers):
+    async with cluster(ground, servers, timer__shards="5") as house:
+        house.up("a", "b", "c")
+
+        async def spread() -> bool:
+            return evenly(await house.leaders(), "abc", 5)
+
+        await until(house, spread, "five leaderships are spread over three nodes")
+        house.apply(house.nodes["a"], SECONDS)
+        await until(house, ran(house, 20), "jobs of every leadership ran")
+        epochs = await house.rows("SELECT number, epoch FROM leaderships")
+
+        led = await house.leaders()
+        house.nodes["b"].kill()
+
+        async def taken_over() -> bool:
+            return evenly(await house.leaders(), "ac", 5)
+
+        await until(house, taken_over, "the survivors lead what the dead one led")
+        now = await house.leaders()
+        assert {n: who for n, who in led.items() if who != "b"}.items() <= now.items()
+        before = {row["number"]: row["epoch"] for row in epochs}
+        after = {
+            row["number"]: row["epoch"]
+            for row in await house.rows("SELECT number, epoch FROM leaderships")
+        }
+        moved = {number for number, who in led.items() if who == "b"}
+        assert {n for n in after if after[n] > before[n]} == moved, (led, now, before, after)
+        count = await house.value("SELECT count(*) FROM execution_history")
+        await until(house, ran(house, count + 20), "firing went on")
+        await whole(house)
+
+
+async def test_a_name_is_held_until_its_node_has_ended(ground, servers):
+    async with cluster(ground, servers) as house:
+        (first,) = house.up("a")
+        second = house.node("a")
+        second.data_dir = ground / "second"
+        second.launch()
+        assert second.wait() == 1
+        incarnation = await house.value("SELECT incarnation FROM nodes WHERE state = 'up'")
+        assert f"pid {first.pid} on" in second.story()
+        assert f"incarnation {incarnation}" in second.story()
+
+        first.kill()
+        third = house.node("a")
+        third.start()
+        assert await house.value("SELECT count(*) FROM nodes WHERE state = 'up'") == 1
+        assert await house.value("SELECT max(incarnation) FROM nodes") > incarnation
+        assert "waiting for the node of this name to end" in third.story()
+
+
+async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(ground, servers):
+    async with cluster(ground, servers) as house:
+        house.up("a")
+        house.apply(
+            house.nodes["a"],
+            "jobs:\n"
+            "  - {job_id: again, command: 'sleep 2'}\n"
+            "  - {job_id: once, command: 'sleep 2', guarantee: at_most_once}\n",
+        )
+        for job in ("again", "once"):
+            house.nodes["a"].run("trigger", job, RUNTIME_TOKEN=TOKEN).ok()
+
+        async def running() -> bool:
+            return await house.value("SELECT count(*) FROM executions WHERE state = 'running'") == 2
+
+        await until(house, running, "both run on a")
+        house.up("b")
+        house.nodes["a"].kill()
+
+        async def ended() -> bool:
+            return await house.value("SELECT count(*) FROM execution_history") == 2
+
+        await until(house, ended, "both have ended")
+        rows = await house.rows(
+            "SELECT h.job_id, h.state, h.reason, h.losses, n.name FROM execution_history h"
+            " JOIN nodes n USING (incarnation) ORDER BY h.job_id"
+        )
+        assert [tuple(row) for row in rows] == [
+            ("again", "succeeded", None, 1, "b"),
+            ("once", "dead", "lost", 1, "a"),
+        ]
+
+
+async def test_a_drained_node_leaves_when_its_work_has_ended(ground, servers):
+    async with cluster(ground, servers, timer__shards="2") as house:
+        a, b = house.up("a", "b")
+
+        async def spread() -> bool:
+            return evenly(await house.leaders(), "ab", 2)
+
+        await until(house, spread, "both lead")
+        gate = ground / "gate"
+        os.mkfifo(gate)
+        house.apply(a, f"jobs:\n  - {{job_id: held, command: 'cat {gate}', overlap: allow}}\n")
+        for _ in range(4):
+            b.run("trigger", "held", RUNTIME_TOKEN=TOKEN).ok()
+
+        async def at_b() -> bool:
+            return await house.value("SELECT count(*) FROM executions WHERE state = 'running'") == 4
+
+        await until(house, at_b, "all run")
+        a.run("nodes", "drain", "b", RUNTIME_TOKEN=TOKEN).ok()
+
+        async def handed_over() -> bool:
+            return set((await house.leaders()).values()) == {"a"}
+
+        await until(house, handed_over, "a leads everything")
+        assert b.code is None, "it left before what it runs had ended"
+        writers = [os.open(gate, os.O_WRONLY) for _ in range(1)]
+        for writer in writers:
+            os.close(writer)
+        assert b.wait() == 0
+        assert await house.value("SELECT state FROM nodes WHERE name = 'b'") == "stopped"
+        assert await house.value("SELECT count(*) FROM attempts WHERE state = 'lost'") == 0
+
+
+async def test_a_rolling_restart_misses_and_repeats_nothing(ground, servers):
+    async with cluster(ground, servers, timer__shards="3") as house:
+        house.up("a", "b", "c")
+        house.apply(house.nodes["a"], SECONDS)
+        await until(house, ran(house, 10), "it runs")
+        for name in "abc":
+            node = house.nodes[name]
+            assert node.stop() == 0, node.story()
+            node.start()
+        count = await house.value("SELECT count(*) FROM execution_history")
+        await until(house, ran(house, count + 20), "it runs on")
+        await whole(house)
+        attempts = await house.value("SELECT count(*) FROM attempts WHERE state <> 'succeeded'")
+        assert attempts == 0
+        late = await house.value(
+            "SELECT max(started_at - scheduled_for) FROM execution_history WHERE origin = 0"
+        )
+        assert late.total_seconds() < TTL_S, "a leadership was not handed over but ran out"
+
+
+async def test_leaderships_are_regrouped_while_all_goes_on(ground, servers):
+    async with cluster(ground, servers) as house:
+        house.up("a", "b")
+        house.apply(house.nodes["a"], SECONDS)
+        await until(house, ran(house, 10), "it runs")
+        for shards in ("4", "2"):
+            house.nodes["b"].run("reshard", shards, RUNTIME_TOKEN=TOKEN).ok()
+
+            async def spread(shards=shards) -> bool:
+                return evenly(await house.leaders(), "ab", int(shards))
+
+            await until(house, spread, f"{shards} leaderships are spread")
+            count = await house.value("SELECT count(*) FROM execution_history")
+            await until(house, ran(house, count + 20), "it runs on")
+        await whole(house)
+
+
+async def test_work_that_finds_no_slot_here_is_told_of_there_by_kafka(ground, servers):
+    async with cluster(ground, servers) as house:
+        a, b = house.up("a", "b", pools__default__slots="1")
+        gate = ground / "gate"
+        os.mkfifo(gate)
+        house.apply(
+            a,
+            f"jobs:\n  - {{job_id: held, command: 'cat {gate}', overlap: allow}}\n"
+            "  - {job_id: quick, command: 'true'}\n",
+        )
+        a.run("trigger", "held", RUNTIME_TOKEN=TOKEN).ok()
+
+        async def held_by() -> str | None:
+            return await house.value(
+                "SELECT n.name FROM executions e JOIN nodes n USING (incarnation)"
+                " WHERE e.state = 'running'"
+            )
+
+        await until(house, held_by, "the only slot of one node is taken")
+        full, free = (a, b) if await held_by() == "a" else (b, a)
+        done = full.run("trigger", "quick", "--wait", "--json", RUNTIME_TOKEN=TOKEN).ok().json()
+        assert done["node"] == ("b" if free is b else "a")
+        received = full.run("actors", "--json").ok().json()
+        assert received["children"]
+        os.close(os.open(gate, os.O_WRONLY))
+
+
+class Asker(Actor):
+    """Asks, watches and waits; what it learns it keeps."""
+
+    def __init__(self) -> None:
+        self.ended: list[Terminated] = []
+
+    async def receive(self, message, ctx: Context):
+        match message:
+            case Terminated():
+                self.ended.append(message)
+            case ("watch", ref):
+                ctx.watch(ref)
+            case "ended":
+                return [end.reason for end in self.ended]
+        return None
+
+
+async def test_an_actor_of_another_node_answers_and_its_death_is_told(ground, servers, monkeypatch):
+    (ground / "echoing.py").write_text(ECHO)
+    config = ground / "b.yaml"
+    config.write_text("actors:\n  - {name: echo, class: 'echoing:Echo'}\n")
+    async with cluster(ground, servers) as house:
+        b = house.node("b", tasks__cwd=str(ground))
+        b._options = [*b._options, "--config", str(config)]
+        b.start()
+        for name, value in house.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RUNTIME_NODE__NAME", "a")
+        monkeypatch.setenv("RUNTIME_API__PORT", "0")
+        monkeypatch.setenv("RUNTIME_DATA_DIR", str(ground / "a"))
+        empty = ground / "a.yaml"
+        empty.write_text("")
+        async with Runtime.from_config(empty) as rt:
+            await until(house, _finds(rt, "actors/echo/echo@b"), "b is known to a")
+            echo = rt.lookup("actors/echo/echo@b")
+            assert await echo.ask("hello", deadline=5.0) == {"heard": "hello"}
+            asker = rt.spawn(Asker)
+            asker.tell(("watch", echo))
+            pending = echo.ask("never", deadline=60.0)
+            b.signal(signal.SIGKILL)
+            with pytest.raises(ActorDead):
+                await pending
+
+            async def told() -> bool:
+                return await asker.ask("ended", deadline=1.0) == ["killed"]
+
+            await until(house, told, "the watcher is told")
+
+
+def _finds(rt: Runtime, name: str):
+    async def condition() -> bool:
+        return rt.lookup(name) is not None
+
+    return condition

@@ -1,0 +1,124 @@
+"""Nodes of one cluster, each a process, on the session's PostgreSQL, etcd and Kafka.
+
+    async with cluster(folder, servers) as house:
+        a, b = house.node("a"), house.node("b", pools__default__slots="1")
+
+Each cluster has a database and a name of its own, so that tests share servers and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+
+from tests.support.node import NodeProcess, run
+from tests.support.services import Server
+
+TTL_S = 3.0
+TOKEN = "a-token-that-all-nodes-of-a-test-share"
+
+
+class Servers(NamedTuple):
+    """What a cluster needs."""
+
+    database: Server
+    etcd: Server
+    kafka: Server
+
+
+class ClusterHouse:
+    """The nodes of one cluster, and a look into its books."""
+
+    def __init__(self, folder: Path, env: dict[str, str], books: asyncpg.Pool) -> None:
+        self.folder = folder
+        self.env = env
+        self.books = books
+        self.nodes: dict[str, NodeProcess] = {}
+
+    def node(self, name: str, **settings: str) -> NodeProcess:
+        """A node of that name, not started; settings by path, `__` for each dot."""
+        own = {f"RUNTIME_{path.upper()}": value for path, value in settings.items()}
+        node = NodeProcess(
+            self.folder / name, options=["--node", name], env={**self.env, **own}, cwd=self.folder
+        )
+        self.nodes[name] = node
+        return node
+
+    def up(self, *names: str, **settings: str) -> list[NodeProcess]:
+        """Start nodes side by side, and return once each is ready."""
+        nodes = [self.node(name, **settings) for name in names]
+        for node in nodes:
+            node.launch()
+        for node in nodes:
+            node.wait_ready()
+        return nodes
+
+    def apply(self, node: NodeProcess, text: str) -> None:
+        """Apply a job file by a node."""
+        file = self.folder / "jobs.yaml"
+        file.write_text(text)
+        node.run("apply", str(file), RUNTIME_TOKEN=TOKEN).ok()
+
+    async def rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Ask the books as their owner."""
+        return await self.books.fetch(query, *arguments)
+
+    async def value(self, query: str, *arguments: Any) -> Any:
+        """One value of the books."""
+        return await self.books.fetchval(query, *arguments)
+
+    async def leaders(self) -> dict[int, str]:
+        """Who leads what, by the beats of those that live."""
+        rows = await self.rows(
+            "SELECT name, k.number::int AS number FROM nodes,"
+            " LATERAL jsonb_object_keys(leads) AS k (number) WHERE state IN ('up', 'draining')"
+        )
+        return {row["number"]: row["name"] for row in rows}
+
+    def end(self) -> None:
+        """End every node, however."""
+        for node in self.nodes.values():
+            if node.code is None:
+                node.kill()
+
+
+@asynccontextmanager
+async def cluster(folder: Path, servers: Servers, **settings: str) -> AsyncIterator[ClusterHouse]:
+    """A cluster of a database and a name of its own; its nodes end with the block."""
+    name = f"t{uuid4().hex[:12]}"
+    url = urlunsplit(urlsplit(servers.database.url)._replace(path=f"/{name}"))
+    admin = await asyncpg.connect(servers.database.url)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        env = {
+            "RUNTIME_DATABASE__URL": url,
+            "RUNTIME_ETCD__ENDPOINTS": servers.etcd.endpoint,
+            "RUNTIME_KAFKA__BOOTSTRAP_SERVERS": servers.kafka.bootstrap,
+            "RUNTIME_CLUSTER__NAME": name,
+            "RUNTIME_LEASE__TTL_S": str(TTL_S),
+            "RUNTIME_API__TOKEN": TOKEN,
+            **{f"RUNTIME_{path.upper()}": value for path, value in settings.items()},
+        }
+        run("migrate", env=env).ok()
+        books = await asyncpg.create_pool(url, min_size=0, max_size=2)
+        house = ClusterHouse(folder, env, books)
+        try:
+            yield house
+        finally:
+            house.end()
+            await books.close()
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def evenly(leaders: dict[int, str], names: Iterable[str], count: int) -> bool:
+    """Whether so many leaderships are spread over these nodes, as evenly as can be."""
+    held = [list(leaders.values()).count(name) for name in names]
+    return sum(held) == len(leaders) == count and max(held) - min(held) <= 1
