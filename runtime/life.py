@@ -16,6 +16,7 @@ import structlog
 
 from actors.dispatcher.messages import Cease
 from actors.heart import Vital
+from actors.outbox import OutboxActor, OutboxStatus
 from actors.timer.actor import TimerActor
 from actors.timing import Cover, StepDown
 from actors.worker.actor import Reported
@@ -88,6 +89,11 @@ class Life:
         self._system: ActorSystem | None = None
 
     @property
+    def outbox(self) -> OutboxStatus | None:
+        """How telling Kafka goes; None where there is none."""
+        return None if self._member is None else self._member.outbox.status
+
+    @property
     def system(self) -> ActorSystem:
         """The actors of this life."""
         assert self._system is not None, "a life begins with `run`"
@@ -118,6 +124,7 @@ class Life:
                 on_dispatch=self._health.dispatch,
                 actors=self._actors,
                 deliver=deliver,
+                outbox=self._outbox(),
             )
             self._system = ActorSystem(clock=self._clock, tree=node_tree(parts))
             await stack.enter_async_context(self._system)
@@ -143,6 +150,11 @@ class Life:
         )
         self._coordinator = await stack.enter_async_context(self._member.run(self.incarnation))
         return self._coordinator, hints.deliver
+
+    def _outbox(self) -> Callable[[], OutboxActor] | None:
+        if self._member is None:
+            return None
+        return partial(self._member.outbox.actor, self._store.outbox, self.incarnation)
 
     def reach_database(self, yes: bool) -> None:  # noqa: FBT001 - the one thing it says
         """Say whether this node can do a leader's work."""

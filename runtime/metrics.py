@@ -91,6 +91,7 @@ class Metrics(Collector):
         yield from self._executions()
         yield from self._actors()
         yield from self._locks()
+        yield from self._outbox()
         yield from self._health()
         yield from self._resources()
         if self._stats is not None:
@@ -172,6 +173,36 @@ class Metrics(Collector):
             "tickwright_locks_waiting_count",
             "Times a task of this node waits for a lock.",
             figures.waiting,
+        )
+
+    def _outbox(self) -> Iterator[Metric]:
+        status = self._node.outbox
+        if status is None:
+            return
+        yield GaugeMetricFamily(
+            "tickwright_outbox_publishing_count",
+            "1 where it is this node that tells Kafka what happened.",
+            int(status.publishing),
+        )
+        yield GaugeMetricFamily(
+            "tickwright_outbox_behind_count",
+            "Events that Kafka has not been told of; counted up to ten thousand.",
+            status.events_behind,
+        )
+        yield GaugeMetricFamily(
+            "tickwright_outbox_behind_seconds",
+            "Age of the oldest event that Kafka has not been told of.",
+            status.behind_s,
+        )
+        yield CounterMetricFamily(
+            "tickwright_outbox_published_total",
+            "Changes of executions that this node told Kafka of.",
+            value=status.published,
+        )
+        yield CounterMetricFamily(
+            "tickwright_outbox_dropped_total",
+            "Events that grew too old before Kafka could be told of them, in the whole cluster.",
+            value=status.dropped,
         )
 
     def _health(self) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
+from actors.outbox import OutboxStatus
 from protocols.actor import Props, SystemFailed
 from protocols.errors import TickwrightError, UnavailableError
 from protocols.instants import to_epoch_ns
@@ -113,6 +114,11 @@ class Node:
     def locks(self) -> LockKeeper:
         """What the attempts of this node lock."""
         return self.life.locks
+
+    @property
+    def outbox(self) -> OutboxStatus | None:
+        """How telling Kafka goes; None where there is none."""
+        return self.life.outbox
 
     @property
     def system(self) -> ActorSystem:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from actors.outbox import OutboxStatus
 from protocols.ports.hints import Hints
 from runtime.clock import DatabaseClock
 from runtime.health import Health
@@ -45,6 +46,11 @@ class Services(Protocol):
     @property
     def locks(self) -> LockKeeper:
         """What the attempts of this node lock."""
+        ...
+
+    @property
+    def outbox(self) -> OutboxStatus | None:
+        """How telling Kafka goes; None where there is none."""
         ...
 
     @property

@@ -3,7 +3,7 @@
     node (one_for_one)
       heart                       beats into the database
       janitor · waiting           keep the books; let go what waited
-      relay                       takes other nodes' hints, in a cluster
+      relay · outbox              takes other nodes' hints; tells Kafka what happened, in a cluster
       pools (one_for_one)         per pool (one_for_one): worker, dispatcher
       timing                      one elector per group of shards; each keeps its timer
       actors (one_for_one)        the user's own, each under a supervisor of its own
@@ -78,6 +78,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     actors: Sequence[Props]
     deliver: Callable[[Hint], None] | None = None
     """Takes what other nodes' hints say; None where there are no others."""
+    outbox: Callable[[], Actor] | None = None
+    """Makes what tells Kafka; None where there is none."""
 
 
 def node_tree(parts: Parts) -> Props:
@@ -109,6 +111,7 @@ def node_tree(parts: Parts) -> Props:
             ),
             _actor("waiting", lambda: WaitingActor(store=store, hints=hints), mailbox=_WOKEN),
             *_relay(parts.deliver),
+            *(() if parts.outbox is None else (_actor("outbox", parts.outbox),)),
             Props(
                 name="pools",
                 stop_grace_s=settings.shutdown_grace_s + settings.kill_grace_s + 2 * _STOP_SLACK_S,

@@ -9,10 +9,11 @@ when that is made.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from protocols.errors import UnavailableError
+from runtime.postgres.outbox import note_dropped, unread_of_day
 from runtime.postgres.pool import Pool
 
 AHEAD: Final = timedelta(days=3)
@@ -80,15 +81,31 @@ async def keep_days(pool: Pool, *, now: datetime, keep_s: float) -> None:
     await make_days(pool, now=now, keep_s=keep_s)
     oldest = now - timedelta(seconds=keep_s)
     past = await pool.fetch(_PAST, oldest)
-    await _each(pool, _DROP, [(row["parent"], row["day"]) for row in past])
+    for row in past:
+        await _drop(pool, row["parent"], row["day"], oldest)
     for forget in _FORGET:
         await pool.fetch(forget, oldest)
 
 
-async def _each(pool: Pool, change: str, days: Sequence[tuple[str, object]]) -> None:
+async def _drop(pool: Pool, parent: str, day: date, oldest: datetime) -> None:
+    """Drop a day; of the event log also with what Kafka has yet to be told of, but not silently.
+
+    A disk that fills up because nobody mends Kafka would end the scheduling as well.
+    """
+    unread = await unread_of_day(pool, day) if parent == "events" else 0
+    dropped = await _each(pool, _DROP, [(parent, day)])
+    if dropped and unread:
+        await note_dropped(pool, unread, day=day, upto=oldest)
+
+
+async def _each(pool: Pool, change: str, days: Sequence[tuple[str, object]]) -> int:
+    """Make or drop days; how many were."""
+    done = 0
     for parent, day in days:
         try:
-            await pool.fetch(change, parent, day)
+            (row,) = await pool.fetch(change, parent, day)
+            done += row[0]
         except UnavailableError:
             # A long reader holds the table, or the database is away: what follows will tell.
             continue
+    return done

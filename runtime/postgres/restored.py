@@ -27,18 +27,24 @@ WITH old AS MATERIALIZED (
 )
 SELECT count(*) AS done FROM put
 """
-# Last, since this is what tells that all this is still to be done.
+# Last, since this is what tells that all this is still to be done. With `triggers` goes the outbox,
+# which may stand behind them, at a place that means nothing here either.
 _BEGIN: Final = """
-UPDATE event_readers SET xid = pg_snapshot_xmin(pg_current_snapshot()), number = 0
-WHERE name = 'triggers' AND xid > pg_snapshot_xmax(pg_current_snapshot())
-RETURNING name
+WITH begun AS (
+    UPDATE event_readers SET xid = pg_snapshot_xmin(pg_current_snapshot()), number = 0
+    WHERE name = 'triggers' AND xid > pg_snapshot_xmax(pg_current_snapshot())
+    RETURNING xid
+), told AS (
+    UPDATE outbox SET xid = begun.xid, number = 0 FROM begun
+)
+SELECT xid FROM begun
 """
 
 log = structlog.get_logger("tickwright.database")
 
 
 async def begin_anew(pool: Pool) -> None:
-    """Let `on:` triggers go on from the end of the log; what it held before is not read again."""
+    """Let triggers and the outbox go on from the end of the log; nothing before is read again."""
     old = 0
     while done := (await pool.fetch(_PUT_BEHIND))[0]["done"]:
         old += done

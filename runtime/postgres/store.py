@@ -35,6 +35,7 @@ from runtime.postgres import (
     waiting,
 )
 from runtime.postgres.locks import PostgresLocks
+from runtime.postgres.outbox import PostgresOutbox
 from runtime.postgres.pool import Pool
 
 
@@ -220,3 +221,5 @@ class PostgresStore(HotPath, Keeping):
         Keeping.__init__(self, keeping)
         self.locks = PostgresLocks(keeping)
         """The locks of tasks."""
+        self.outbox = PostgresOutbox(keeping)
+        """What other systems are told."""
