@@ -74,14 +74,27 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_on: tuple[RetryOn, ...] = ("failed", "timed_out")
 
 
+class KafkaTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Records of a topic, each of which triggers once.
+
+    `group` is the consumer group that remembers how far the topic was read, None the tenant's own
+    for that topic. With `key`, only records with this key count.
+    """
+
+    topic: str
+    group: str | None = None
+    key: str | None = None
+
+
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`on:` in a job file; exactly one of `event` and `job` is set.
+    """`on:` in a job file; exactly one of `event`, `job` and `kafka` is set.
 
     `filter` holds for a payload whose value at each dotted path equals the one given here.
     """
 
     event: str | None = None
     job: str | None = None
+    kafka: KafkaTrigger | None = None
     state: Literal["succeeded", "dead", "cancelled", "skipped"] = "succeeded"
     filter: dict[str, Any] = {}
 

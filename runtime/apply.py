@@ -12,6 +12,7 @@ from protocols.views import Applied
 from runtime.files.callables import resolve_files
 from runtime.files.load import FileSet
 from runtime.files.places import FileProblem, InvalidFileError, Place
+from runtime.files.triggers import kafka_problems
 from runtime.postgres.definitions.apply import apply, apply_if_new
 from runtime.postgres.operations.session import Connection, transact
 from runtime.postgres.pool import Pool
@@ -26,14 +27,18 @@ async def apply_files(
     cwd: Path,
     now: datetime,
     who: str,
+    kafka: bool = False,
     adopt: bool = False,
     prune: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Applied]:
     """Make the files the definitions of their source; what changed, by tenant.
 
+    `kafka` says whether this node has one, and so may take jobs that its records trigger.
+
     Raises:
-        InvalidFileError: A callable, dependency or calendar is wrong; each is told with its place.
+        InvalidFileError: A callable, dependency, calendar or trigger is wrong; each is told with
+            its place.
         ConflictError: A job belongs to another source, or is pruned though needed.
     """
 
@@ -42,11 +47,13 @@ async def apply_files(
             conn, **given, now=now, who=who, adopt=adopt, prune=prune, dry_run=dry_run
         )
 
+    if not kafka:
+        _refuse_kafka(files)
     return await _together(pool, await resolve_files(files, cwd=cwd), one)
 
 
 async def apply_at_start(
-    pool: Pool, files: FileSet, *, cwd: Path, now: datetime
+    pool: Pool, files: FileSet, *, cwd: Path, now: datetime, kafka: bool = False
 ) -> dict[str, Applied | None]:
     """The same for a node that starts: only what is new for its source, and nothing is pruned.
 
@@ -56,7 +63,19 @@ async def apply_at_start(
     async def one(conn: Connection, given: _Given) -> Applied | None:
         return await apply_if_new(conn, **given, now=now, who="start")
 
+    if not kafka:
+        _refuse_kafka(files)
     return await _together(pool, await resolve_files(files, cwd=cwd), one)
+
+
+def _refuse_kafka(files: FileSet) -> None:
+    problems = [
+        job.problem(problem.path, problem.message)
+        for job in files.jobs
+        for problem in kafka_problems(job.spec)
+    ]
+    if problems:
+        raise InvalidFileError(problems)
 
 
 async def _together(

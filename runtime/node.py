@@ -338,7 +338,11 @@ async def open_node(
                 await _pause(node)
             if files is not None:
                 node.applied = await apply_at_start(
-                    database.api, files, cwd=settings.tasks_cwd, now=node.clock.now()
+                    database.api,
+                    files,
+                    cwd=settings.tasks_cwd,
+                    now=node.clock.now(),
+                    kafka=settings.clustered,
                 )
             async with anyio.create_task_group() as group:
                 server = ApiServer(node, listening)

@@ -67,6 +67,7 @@ async def apply(asked: Given) -> Response[Applied]:
         cwd=asked.node.settings.tasks_cwd,
         now=asked.now,
         who=asked.who,
+        kafka=asked.node.settings.clustered,
         adopt=body.adopt,
         prune=body.prune,
         dry_run=body.dry_run,

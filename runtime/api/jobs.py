@@ -24,6 +24,7 @@ from runtime.api.matching import Match, etag_of
 from runtime.api.spelling import spelled
 from runtime.files.callables import look_up, resolved
 from runtime.files.jobs import read_job
+from runtime.files.triggers import kafka_problems
 from runtime.postgres.definitions.jobs import change_job, create_job, delete_job, replace_job
 from runtime.postgres.definitions.stored import lock_definitions
 from runtime.postgres.operations.jobs_view import list_jobs, show_job
@@ -201,6 +202,8 @@ async def _checked(asked: Asked, fields: Fields) -> JobSpec:
     spec = read_job(fields, (), problems, tenant=asked.tenant, defaults={}, calendars={})
     if spec is None:
         raise InvalidError(tuple(problems))
+    if not asked.node.settings.clustered and (refused := kafka_problems(spec)):
+        raise InvalidError(tuple(refused))
     if not isinstance(spec.task, PythonTask):
         return spec
     found = await look_up([spec.task.target], cwd=asked.node.settings.tasks_cwd)

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.timer.cron import CronError, compile_cron
-from protocols.durations import shown
 from protocols.errors import Problem
-from protocols.jobs import PRIORITIES, Guarantee, JobSpec, Retry, Trigger
+from protocols.jobs import PRIORITIES, Guarantee, JobSpec, Retry
 from protocols.schedule_text import parse_schedule
 from protocols.schedules import Calendar, Schedule
 from runtime.files.fields import (
     Fields,
-    Refused,
     choice,
     distinct,
     filled,
@@ -19,7 +17,6 @@ from runtime.files.fields import (
     job_name,
     list_of,
     name,
-    plain,
     seconds,
     share,
     short,
@@ -28,9 +25,9 @@ from runtime.files.fields import (
 )
 from runtime.files.places import Path
 from runtime.files.tasks import read_task
+from runtime.files.triggers import read_triggers
 
 DEPENDENCIES_MAX: Final = 1000
-TRIGGERS_MAX: Final = 100
 _LATER: Final = {
     "rate": "a rate limit",
     "resources": "a resource cost",
@@ -88,7 +85,7 @@ def read_job(
             "on_dependency_failure", choice("skip", "wait", "run"), "skip"
         ),
         "dependency_timeout_s": fields.take("dependency_timeout", seconds, None),
-        "on": _triggers(fields),
+        "on": read_triggers(fields),
         "heartbeat_s": fields.take("heartbeat", seconds, None),
         "checkpoint": fields.take("checkpoint", choice("execution", "job"), "execution"),
         "tags": fields.take("tags", lambda v: distinct(list_of(short, most=100)(v)), ()),
@@ -186,44 +183,3 @@ def _concurrency(fields: Fields) -> int | None:
     if limit is None and "limit" not in inner:
         inner.refuse((), "a concurrency needs its limit")
     return limit
-
-
-def _triggers(fields: Fields) -> tuple[Trigger, ...]:
-    raw = fields.raw("on")
-    if raw is None:
-        return ()
-    many = isinstance(raw, list | tuple)
-    if many and len(raw) > TRIGGERS_MAX:
-        fields.refuse(
-            ("on",), f"at most {TRIGGERS_MAX} triggers are allowed; here are {len(raw):,}"
-        )
-        return ()
-    found = []
-    for i, one in enumerate(raw if many else [raw]):
-        path = (*fields.path, "on", i) if many else (*fields.path, "on")
-        found.append(_trigger(one, path, fields.problems))
-    return tuple(trigger for trigger in found if trigger is not None)
-
-
-def _trigger(raw: object, path: Path, problems: list[Problem]) -> Trigger | None:
-    inner = Fields(raw, path, problems, what="{event: NAME} or {job: ID, state: STATE}")
-    inner.later("kafka", "a Kafka trigger")
-    event = inner.take("event", name, None)
-    job = inner.take("job", job_name, None)
-    state = inner.take("state", choice("succeeded", "dead", "cancelled", "skipped"), None)
-    matches: dict[str, Any] = inner.take("filter", _filter, {})
-    inner.close()
-    if "kafka" in inner or not isinstance(raw, Mapping):
-        return None
-    if ("event" in inner) == ("job" in inner):
-        inner.refuse((), "`on` names one of event and job")
-        return None
-    if event is not None and state is not None:
-        inner.refuse(("state",), "only a job has a state")
-    return Trigger(event=event, job=job, state=state or "succeeded", filter=matches)
-
-
-def _filter(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Refused(f"{shown(value)} is not a mapping of dotted paths to values")
-    return dict(plain(value))

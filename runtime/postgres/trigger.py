@@ -25,13 +25,14 @@ _TRIES: Final = 5
 _NAMED: Final = """
 WITH named AS MATERIALIZED (
     SELECT r.ord, nextval('execution_ids') AS id, j.job_key, j.version, j.tenant, j.job_id,
-        r.input, r.run_at, r.gated, {keys}
+        r.input, r.run_at, r.gated, r.by_event AND j.paused AS stopped, {keys}
     FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::timestamptz[],
-            $7::boolean[]{key_arrays})
-        WITH ORDINALITY AS r(tenant, job_id, job_key, input, run_at, gated{key_names}, ord)
+            $7::boolean[], $8::boolean[]{key_arrays})
+        WITH ORDINALITY AS r(tenant, job_id, job_key, input, run_at, gated, by_event{key_names},
+            ord)
     CROSS JOIN LATERAL (
         SELECT x.* FROM (
-            SELECT a.job_key, a.version, a.tenant, a.job_id FROM jobs a
+            SELECT a.job_key, a.version, a.tenant, a.job_id, a.paused FROM jobs a
             WHERE r.job_key IS NULL AND a.tenant = r.tenant
                 AND a.job_id BETWEEN r.job_id AND r.job_id AND a.deleted_at IS NULL
             ORDER BY a.job_id LIMIT 1
@@ -39,7 +40,7 @@ WITH named AS MATERIALIZED (
         ) AS x
         UNION ALL
         SELECT y.* FROM (
-            SELECT b.job_key, b.version, b.tenant, b.job_id FROM jobs b
+            SELECT b.job_key, b.version, b.tenant, b.job_id, b.paused FROM jobs b
             WHERE r.job_key IS NOT NULL AND b.job_key BETWEEN r.job_key AND r.job_key
                 AND b.tenant = r.tenant AND b.deleted_at IS NULL
             ORDER BY b.job_key LIMIT 1
@@ -78,7 +79,7 @@ _KEYS: Final = """known AS MATERIALIZED (
 _PLACE: Final = """asked AS MATERIALIZED (
     SELECT n.ord, n.id, n.id AS origin, n.job_key, n.version,
         coalesce(n.run_at, $1) AS scheduled_for, coalesce(n.run_at, $1) AS run_at, n.input,
-        NULL::timestamptz AS last, 1 AS instants, NULL::text AS skip,
+        NULL::timestamptz AS last, 1 AS instants, CASE WHEN n.stopped THEN 'paused' END AS skip,
         v.overlap = 'skip' AS patient, coalesce(n.run_at > $1, false) AS delayed,
         n.gated AND v.dependent AS gated, {version_columns}
     FROM named n
@@ -112,7 +113,7 @@ def trigger_statement(*, keyed: bool) -> str:
     """The statement for a batch; what has no idempotency key does not pay for one."""
     named = _NAMED.format(
         keys="r.key, 'trigger ' || j.job_id AS scope, r.body_hash" if keyed else "NULL AS key",
-        key_arrays=", $8::text[], $9::bytea[]" if keyed else "",
+        key_arrays=", $9::text[], $10::bytea[]" if keyed else "",
         key_names=", key, body_hash" if keyed else "",
     )
     place = _PLACE.format(
@@ -158,6 +159,7 @@ async def _run(
         [r.input for r in requests],
         [r.run_at for r in requests],
         [r.with_dependencies for r in requests],
+        [r.by_event for r in requests],
     ]
     if keyed:
         arguments += [[r.key for r in requests], [r.body_hash for r in requests]]

@@ -68,3 +68,21 @@ async def test_a_default_that_is_spelled_out_changes_nothing(postgres_server):
         await apply_files(api, files(plain), cwd=Path.cwd(), now=NOW, who="test")
         again = await apply_files(api, files(told), cwd=Path.cwd(), now=NOW, who="test")
         assert (again["default"].unchanged, again["default"].updated) == (("x",), ())
+
+
+@pytest.mark.asyncio
+async def test_a_node_without_kafka_takes_no_job_that_its_records_trigger(postgres_server):
+    given = files(GOOD, b"tenant: b\njobs:\n  - {job_id: k, command: a, on: {kafka: {topic: t}}}\n")
+    async with (
+        fresh_database(postgres_server, migrate=migrated) as settings,
+        Pool(settings.arguments(), name="api", size=2, role=API_ROLE) as api,
+        Pool(settings.arguments(), name="node", size=1, role=NODE_ROLE) as node,
+    ):
+        refused = r"^1\.yaml:3:33: jobs\[0\]\.on\[0\]\.kafka: this node has no Kafka"
+        with pytest.raises(InvalidFileError, match=refused):
+            await apply_files(api, given, cwd=Path.cwd(), now=NOW, who="test")
+        with pytest.raises(InvalidFileError, match="this node has no Kafka"):
+            await apply_at_start(api, given, cwd=Path.cwd(), now=NOW)
+        assert await tenants(node) == []
+        await apply_files(api, given, cwd=Path.cwd(), now=NOW, who="test", kafka=True)
+        assert await tenants(node) == ["a", "b"]

@@ -339,6 +339,7 @@ class ModelStore(Keeping, Tasks):
             scheduled_for=at,
             run_at=at,
             input=request.input,
+            skip="paused" if request.by_event and job.paused else None,
             patient=spec.overlap == "skip",
             delayed=at > now,
             gated=request.with_dependencies and bool(spec.dependencies),

@@ -77,6 +77,8 @@ EXAMPLES = [
         "on": [
             {"event": "e", "filter": {"a.b": 1}},
             {"job": "p", "state": "dead"},
+            {"kafka": {"topic": "orders"}},
+            {"kafka": {"topic": "orders", "group": "g", "key": ""}, "filter": {"a": [1]}},
         ],
         "heartbeat": "5s",
         "checkpoint": "job",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.jobs import CommandTask, HttpTask, JobSpec, PythonTask, Retry, Trigger
+from protocols.jobs import CommandTask, HttpTask, JobSpec, KafkaTrigger, PythonTask, Retry, Trigger
 from runtime.files.jobs import read_job
 from runtime.files.load import load_files
 from runtime.files.places import Document, InvalidFileError
@@ -70,7 +70,10 @@ jobs:
     overlap: queue
     expires: 0.5s
     concurrency: {limit: 3}
-    on: [{event: order.created, filter: {country: DE}}, {job: parent, state: dead}]
+    on:
+      - {event: order.created, filter: {country: DE}}
+      - {job: parent, state: dead}
+      - {kafka: {topic: orders.v1, group: billing, key: "7"}, filter: {country: DE}}
     heartbeat: 10
     checkpoint: job
     tags: [x, y]
@@ -103,6 +106,10 @@ jobs:
     assert job.on == (
         Trigger(event="order.created", filter={"country": "DE"}),
         Trigger(job="parent", state="dead"),
+        Trigger(
+            kafka=KafkaTrigger(topic="orders.v1", group="billing", key="7"),
+            filter={"country": "DE"},
+        ),
     )
     assert (job.enabled, job.checkpoint, job.heartbeat_s) == (False, "job", 10.0)
 
@@ -153,14 +160,23 @@ jobs:
         ("{job_id: x, command: a, http: {url: 'http://h'}}", "command and http"),
         ("{job_id: x}", "here is none"),
         ("{command: a}", "needs its job_id"),
-        ("{job_id: x, command: a, on: {kafka: {topic: t}}}", "a Kafka trigger is not built yet"),
+        ("{job_id: x, command: a, on: {kafka: {topic: a b}}}", 'on.kafka.topic: "a b" is not a'),
+        ("{job_id: x, command: a, on: {kafka: {topic: ..}}}", "is not a topic's name"),
+        ("{job_id: x, command: a, on: {kafka: {}}}", "a Kafka trigger needs its topic"),
+        ("{job_id: x, command: a, on: {kafka: t}}", "is not {topic: NAME, group: NAME"),
+        ("{job_id: x, command: a, on: {kafka: {topic: t, gruop: g}}}", 'did you mean "group"?'),
+        ("{job_id: x, command: a, on: {kafka: {topic: t, group: ' '}}}", "this is empty"),
+        ('{job_id: x, command: a, on: {kafka: {topic: t, group: "a\\nb"}}}', "printable"),
+        ('{job_id: x, command: a, on: {kafka: {topic: t, key: "\\0"}}}', "a NUL character"),
+        ("{job_id: x, command: a, on: {kafka: {topic: t}, event: e}}", "one of event, job and"),
+        ("{job_id: x, command: a, on: {kafka: {topic: t}, state: dead}}", "only a job has a state"),
         ("{job_id: x, command: a, rate: {limit: 1}}", "a rate limit is not built yet"),
         (
             "{job_id: x, command: a, concurrency: {limit: 1, key: k}}",
             "a limit by key is not built yet",
         ),
-        ("{job_id: x, command: a, on: {}}", "one of event and job"),
-        ("{job_id: x, command: a, on: {event: e, job: j}}", "one of event and job"),
+        ("{job_id: x, command: a, on: {}}", "one of event, job and kafka"),
+        ("{job_id: x, command: a, on: {event: e, job: j}}", "one of event, job and kafka"),
         ("{job_id: x, command: a, dependencies: [x]}", "depends on itself"),
         ("{job_id: x, command: a, dependencies: [y, y]}", '"y" stands here twice'),
         ("{job_id: x, python: 'm:f', isolation: inline}", "inline is only for"),

@@ -23,6 +23,8 @@ class TriggerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """JSON."""
     run_at: datetime | None = None
     with_dependencies: bool = False
+    by_event: bool = False
+    """Nobody in person asks: of a paused job it is `skipped: paused`."""
     key: str | None = None
     body_hash: bytes = b""
 

@@ -92,11 +92,14 @@ FROM unnest($2::bigint[], $3::bigint[]) AS n (parent_key, child_key)
 ON CONFLICT DO NOTHING
 """
 _TRIGGERS: Final = """
-INSERT INTO job_triggers (tenant, job_key, number, event, parent_key, state, filter)
-SELECT $1, n.job_key, n.number, n.event, n.parent_key, n.state, n.filter::jsonb
+INSERT INTO job_triggers (tenant, job_key, number, event, parent_key, state, filter,
+    kafka_topic, kafka_group, kafka_key)
+SELECT $1, n.job_key, n.number, n.event, n.parent_key, n.state, n.filter::jsonb,
+    n.kafka_topic, n.kafka_group, n.kafka_key
 FROM unnest(
-    $2::bigint[], $3::smallint[], $4::text[], $5::bigint[], $6::text[], $7::text[]
-) AS n (job_key, number, event, parent_key, state, filter)
+    $2::bigint[], $3::smallint[], $4::text[], $5::bigint[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::text[]
+) AS n (job_key, number, event, parent_key, state, filter, kafka_topic, kafka_group, kafka_key)
 """
 
 
@@ -175,6 +178,9 @@ async def write_links(
             [None if on.job is None else keys[on.job] for _, _, on in trigger_part],
             [None if on.job is None else on.state for _, _, on in trigger_part],
             [msgspec.json.encode(on.filter).decode() for _, _, on in trigger_part],
+            [None if on.kafka is None else on.kafka.topic for _, _, on in trigger_part],
+            [None if on.kafka is None else on.kafka.group for _, _, on in trigger_part],
+            [None if on.kafka is None else on.kafka.key for _, _, on in trigger_part],
         )
 
 

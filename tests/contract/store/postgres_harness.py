@@ -71,14 +71,15 @@ class PostgresHarness(StoreHarness):
     ) -> int:
         async with self.owner.acquire() as session, session.transaction():
             key = await session.fetchval(
-                "INSERT INTO jobs (tenant, job_id, source, version, shard, created_at, updated_at)"
-                " VALUES ($1, $2, 's', $3, 0, $4, $4)"
+                "INSERT INTO jobs (tenant, job_id, source, version, shard, paused, created_at, "
+                "updated_at) VALUES ($1, $2, 's', $3, 0, $5, $4, $4)"
                 " ON CONFLICT (tenant, job_id) WHERE deleted_at IS NULL"
                 " DO UPDATE SET version = excluded.version RETURNING job_key",
                 spec.tenant,
                 spec.job_id,
                 version,
                 NOW,
+                paused,
             )
             await session.execute(
                 "INSERT INTO job_versions (tenant, job_key, version, spec, in_force_at) "

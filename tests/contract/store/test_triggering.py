@@ -60,6 +60,15 @@ async def test_a_paused_job_can_still_be_triggered(house: StoreHarness):
     assert (await house.trigger("j")).state == "scheduled"
 
 
+async def test_an_event_for_a_paused_job_is_a_skipped_row(house: StoreHarness):
+    key = await house.make_job(spec_of("j"), paused=True)
+    answer = await house.trigger("j", by_event=True, key="k")
+    assert answer.state == "skipped"
+    assert (await house.trigger("j", by_event=True, key="k")).id == answer.id
+    (row,) = await house.executions_of(key)
+    assert (row.state, row.reason) == ("skipped", "paused")
+
+
 async def test_what_is_meant_for_later_leaves_the_turn_to_others(house: StoreHarness):
     spec = spec_of("j")
     key = await house.make_job(spec)

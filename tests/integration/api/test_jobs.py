@@ -1,6 +1,7 @@
 """Jobs over HTTP: made, read, changed, deleted, by the fields of job files."""
 
 import pytest
+from msgspec import structs
 
 from protocols.messages import SchedulesChanged
 
@@ -45,7 +46,7 @@ async def test_everything_wrong_is_told_at_once_with_its_place(site):
 
 
 async def test_what_is_not_built_is_refused_by_name(site):
-    for field, value in (("rate", {"limit": 1}), ("on", {"kafka": {"topic": "t"}})):
+    for field, value in (("rate", {"limit": 1}), ("concurrency", {"limit": 1, "key": "k"})):
         problem = await site.post("jobs", {"job_id": "a", "command": "x", field: value}, status=422)
         assert "not built yet" in problem["detail"]
     for path in ("dags", "dags/runs/7"):
@@ -108,6 +109,24 @@ async def test_a_patch_changes_what_it_names_and_null_takes_out(site):
     assert renamed.status_code == 409
     wrong = await site.http.patch("/api/v1/jobs/a", json={"env": 7})
     assert wrong.status_code == 422
+
+
+async def test_a_node_without_kafka_takes_no_job_that_its_records_trigger(site):
+    on = [{"kafka": {"topic": "t"}}]
+    refused = await site.post("jobs", {"job_id": "k", "command": "x", "on": on}, status=422)
+    assert "this node has no Kafka" in str(refused)
+    await site.job("a")
+    changed = await site.http.patch("/api/v1/jobs/a", json={"on": on})
+    assert changed.status_code == 422, changed.text
+    site.settings = structs.replace(
+        site.settings,
+        database_url="postgresql://h/d",
+        etcd_endpoints=("http://h:1",),
+        kafka_bootstrap_servers=("h:1",),
+    )
+    changed = await site.http.patch("/api/v1/jobs/a", json={"on": on})
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["definition"]["on"] == on
 
 
 async def test_what_is_shown_can_be_sent_back_and_changes_nothing(site):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from protocols.errors import ConflictError, InvalidError
-from protocols.jobs import Trigger
+from protocols.jobs import KafkaTrigger, Trigger
 from protocols.schedules import Calendar, Misfire
 from tests.integration.operations.conftest import NOW, at, cron, every, job
 
@@ -90,6 +90,23 @@ async def test_dependencies_may_be_given_or_applied_already(world):
     trigger = await world.one("SELECT event, parent_key, state FROM job_triggers")
     assert trigger["event"] is None
     assert trigger["state"] == "succeeded"
+
+
+async def test_kafka_triggers_stand_beside_the_others_and_follow_their_job(world):
+    kafka = KafkaTrigger(topic="orders", group="g", key="k")
+    plain = Trigger(kafka=KafkaTrigger(topic="orders"))
+    await world.apply(job("t", on=(Trigger(event="e"), Trigger(kafka=kafka), plain)))
+    said = "SELECT event, kafka_topic, kafka_group, kafka_key FROM job_triggers ORDER BY number"
+    assert [tuple(row.values()) for row in await world.rows(said)] == [
+        ("e", None, None, None),
+        (None, "orders", "g", "k"),
+        (None, "orders", None, None),
+    ]
+    done = await world.apply(job("t", on=(plain,)))
+    assert done.updated == ("t",)
+    assert [row["kafka_topic"] for row in await world.rows(said)] == ["orders"]
+    await world.apply(job("t", on=(plain,), enabled=False))
+    assert await world.rows(said) == []
 
 
 async def test_an_unknown_name_is_told_with_its_place_and_the_nearest(world):
