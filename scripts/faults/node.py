@@ -86,21 +86,14 @@ def remove(guard: str) -> None:
 
 
 def _trust_for_ever() -> None:
-    """Let no leadership end by the clock: what an elector without the margin would do."""
-    from runtime.etcd import coordinator  # noqa: PLC0415 - a node alone has no etcd
+    """Let no lease end by the clock: what a leader without the renewal's margin would do."""
+    from runtime.etcd.session import Session  # noqa: PLC0415 - a node alone has no etcd
 
-    found = [
-        kind
-        for kind in vars(coordinator).values()
-        if isinstance(kind, type)
-        and kind.__module__ == coordinator.__name__
-        and callable(getattr(kind, "trusted", None))
-        and callable(getattr(kind, "resign", None))
-    ]
-    if not found:
-        raise NotFoundError("runtime.etcd.coordinator has no leadership any more")
-    for kind in found:
-        kind.trusted = lambda _: True
+    for name in ("trusted", "_end", "_trust"):
+        if not callable(getattr(Session, name, None)):
+            raise NotFoundError(f"runtime.etcd.session.Session has no {name} any more")
+    Session.trusted = lambda _: True  # type: ignore[method-assign]
+    Session._end = lambda _: None  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def count_tasks(number: int, frame: FrameType | None) -> None:
