@@ -56,7 +56,8 @@ SELECT (SELECT count(*) FROM executions WHERE run_at <= clock_timestamp() + inte
 _SESSIONS: Final = """
 SELECT count(*) FILTER (WHERE application_name LIKE 'tickwright%') AS all,
     count(*) FILTER (WHERE application_name LIKE 'tickwright%'
-        AND state LIKE 'idle in transaction%') AS idle
+        AND state LIKE 'idle in transaction%'
+        AND state_change < clock_timestamp() - interval '2 seconds') AS idle
 FROM pg_stat_activity WHERE backend_type = 'client backend'
 """
 

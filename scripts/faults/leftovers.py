@@ -14,8 +14,10 @@ from scripts.faults.nodes import NodeProcess
 from scripts.faults.world import World
 
 AFTER_S: Final = 30.0
-_SPARE: Final = 4
+_SPARE: Final = 8
 """Descriptors and tasks that may differ by the moment of the look: a probe, a poll under way."""
+_WARM: Final = 1
+"""Child processes that wait for the next job of their kind; the first one may come late."""
 _SESSIONS_MAX: Final = 20
 """Of a node: its pools at their largest (6 + 3 + 8), and the session that holds the house."""
 
@@ -30,6 +32,7 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
     """Of it in PostgreSQL, whichever way they came."""
     idle_in_transaction: int
+    """For over two seconds; of all nodes."""
 
 
 async def look(world: World, node: NodeProcess) -> Holdings:
@@ -80,7 +83,7 @@ def _compare(name: str, before: Holdings, now: Holdings) -> list[Breach]:
     bounds = {
         "descriptors": before.descriptors + _SPARE,
         "tasks": before.tasks + _SPARE,
-        "children": before.children,
+        "children": before.children + _WARM,
         "sessions": max(before.sessions, _SESSIONS_MAX),
         "idle_in_transaction": 0,
     }
