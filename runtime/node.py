@@ -4,9 +4,9 @@ async with open_node(settings, jobs=[Path("jobs.yaml")]) as node:
     await node.wait_ended()
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,23 +19,15 @@ from anyio.abc import TaskStatus
 from actors.outbox import OutboxStatus
 from protocols.actor import Props, SystemFailed
 from protocols.errors import TickwrightError, UnavailableError
-from protocols.instants import to_epoch_ns
 from protocols.ports.hints import Hints
 from protocols.views import Applied
 from runtime.api.server import ApiServer
 from runtime.apply import apply_at_start
-from runtime.clock import (
-    DEGRADED_STEP_S,
-    WARN_STEP_S,
-    DatabaseClock,
-    Sample,
-    Step,
-    monotonic_ns,
-)
-from runtime.database import Database, open_database
-from runtime.files.load import load_files
+from runtime.clock import DatabaseClock
+from runtime.database import Database, open_database, patiently
+from runtime.files.load import FileSet, load_files
 from runtime.groups import ungrouped
-from runtime.health import Health, Level
+from runtime.health import Health
 from runtime.hosts.executor import HostExecutor
 from runtime.hosts.locks import LockKeeper
 from runtime.joining import join, join_patiently
@@ -44,11 +36,11 @@ from runtime.life import Functions, Life, node_info
 from runtime.listening import bind, listen, url_of
 from runtime.postgres.definitions.zones import recompute_for_tzdata
 from runtime.postgres.leaderships import agree_on_shards
-from runtime.postgres.nodes import sample_clock
 from runtime.postgres.operations.pause import pause_house
 from runtime.postgres.operations.session import Connection, transact
 from runtime.postgres.store import PostgresStore
 from runtime.settings import Settings
+from runtime.timekeeping import Timekeeper
 from runtime.token import load_or_make_token
 from runtime.tree import user_actors
 from runtime.zones import use_pinned_zones
@@ -58,9 +50,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("tickwright.node")
 
-_FIRST_SAMPLES: Final = 5
-_SAMPLE_S: Final = 1.0
-_SILENT_S: Final = 5.0
 _LEAVE_WITHIN_S: Final = 5.0
 
 
@@ -80,7 +69,14 @@ class Node:
         self.token = token
         self.clock = DatabaseClock()
         self.health = Health(self.clock)
-        self.store = PostgresStore(hot=database.hot, keeping=database.keeping)
+        self.time = Timekeeper(
+            database,
+            clock=self.clock,
+            health=self.health,
+            ttl_s=settings.lease_ttl_s,
+            reached=self._reach_database,
+        )
+        self.store = PostgresStore(hot=database.hot, keeping=database.keeping, vital=database.vital)
         self.api = database.api
         self.keeping = database.keeping
         self.applied: Mapping[str, Applied | None] = {}
@@ -133,63 +129,10 @@ class Node:
         """Return once the node has ended, for whatever reason."""
         await self._ended.wait()
 
-    async def synchronise(self) -> None:
-        """Take the first samples of the database's clock."""
-        for _ in range(_FIRST_SAMPLES):
-            await self._sample()
-
-    async def keep_time(self) -> None:
-        """Sample the database's clock for ever; an outage is trouble, not an end."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await anyio.sleep(_SAMPLE_S)
-            # One that hangs refuses nothing, and a statement's own timeout is long.
-            silent = loop.call_later(_SILENT_S, self._away, f"no answer for {_SILENT_S:g} s")
-            try:
-                await self._sample()
-            except UnavailableError as error:
-                self._away(str(error))
-            else:
-                if self.health.mend("database"):
-                    log.info("database back")
-                self._reach_database(True)
-            finally:
-                silent.cancel()
-
-    def _away(self, reason: str) -> None:
-        if self.health.trouble("database", reason):
-            log.warning("database away", error=reason)
-        since = self.health.troubles["database"].since
-        if (self.clock.now() - since).total_seconds() >= self.settings.lease_ttl_s:
-            self._reach_database(False)
-
     def _reach_database(self, yes: bool) -> None:  # noqa: FBT001 - the one thing it says
         """A node that cannot write leads nothing for long: another may."""
         if self._life is not None:
             self._life.reach_database(yes)
-
-    async def _sample(self) -> None:
-        asked = monotonic_ns()
-        said = await sample_clock(self.keeping)
-        step = self.clock.adopt(Sample(asked, to_epoch_ns(said), monotonic_ns()))
-        if step is not None:
-            log.warning("the database's clock stepped", by_s=round(step.by_s, 3))
-        self._judge_clock(step)
-
-    def _judge_clock(self, step: Step | None) -> None:
-        """Show a clock that stepped, or that is far from this node's; neither changes a fire."""
-        offset_s = self.clock.offset_s
-        off_s = max(abs(offset_s), abs(step.by_s) if step is not None else 0.0)
-        if off_s < WARN_STEP_S:
-            self.health.mend("clock")
-            return
-        reason = (
-            f"the database's clock stepped by {step.by_s:.3f} s"
-            if step is not None
-            else f"this node's clock is {offset_s:+.3f} s off the database's"
-        )
-        level: Level = "degraded" if off_s > DEGRADED_STEP_S else "warning"
-        self.health.trouble("clock", reason, level=level)
 
     @property
     def begun(self) -> bool:
@@ -332,22 +275,11 @@ async def open_node(
         async with open_database(settings, incarnation_name=str(uuid4())) as database:
             token = load_or_make_token(settings.data_dir, settings.api_token)
             node = Node(settings=settings, database=database, url=url, token=token)
-            await node.synchronise()
-            await _prepare_books(node)
-            if paused:
-                await _pause(node)
-            if files is not None:
-                node.applied = await apply_at_start(
-                    database.api,
-                    files,
-                    cwd=settings.tasks_cwd,
-                    now=node.clock.now(),
-                    kafka=settings.clustered,
-                )
+            await patiently(partial(_begin, node, files, paused=paused), settings)
             async with anyio.create_task_group() as group:
                 server = ApiServer(node, listening)
                 try:
-                    group.start_soon(node.keep_time, name="clock")
+                    group.start_soon(node.time.run, name="clock")
                     given = {} if functions is None else functions  # which may be filled later
                     await group.start(node.live, given, actors, name="node")
                     listen(listening)
@@ -360,6 +292,22 @@ async def open_node(
                             await node.wait_ended()
                         await server.stop()
                     group.cancel_scope.cancel()
+
+
+async def _begin(node: Node, files: FileSet | None, *, paused: bool) -> None:
+    """All that a start writes; written again as a whole where the database went away meanwhile."""
+    await node.time.begin()
+    await _prepare_books(node)
+    if paused:
+        await _pause(node)
+    if files is not None:
+        node.applied = await apply_at_start(
+            node.api,
+            files,
+            cwd=node.settings.tasks_cwd,
+            now=node.clock.now(),
+            kafka=node.settings.clustered,
+        )
 
 
 async def _prepare_books(node: Node) -> None:

@@ -8,6 +8,7 @@ import click
 
 from runtime.cli.show import note, say
 from runtime.database import migrate_database
+from runtime.postgres.hosts import Hosts
 from runtime.settings import load_settings
 
 
@@ -26,7 +27,7 @@ def migrate_command(config: Path | None) -> None:
             "and migrates it at start"
         )
         return
-    done = anyio.run(migrate_database, {"dsn": url})
+    done = anyio.run(migrate_database, Hosts({"dsn": url}))
     for name in done:
         say(f"applied {name}")
     say("the schema is up to date")

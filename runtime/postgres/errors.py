@@ -17,6 +17,13 @@ _AWAY: Final = (
     OSError,
     TimeoutError,
 )
+SAID: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""All that a statement or a connection may raise, whoever is to blame."""
 _REFUSALS: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -61,7 +68,8 @@ def unavailable(error: BaseException) -> UnavailableError | None:
     )
     if not away:
         return None
-    said = str(error) or type(error).__name__
+    late = isinstance(error, TimeoutError)
+    said = "no answer in time" if late else str(error) or type(error).__name__
     return UnavailableError(f"the database cannot be reached now: {said}")
 
 

@@ -23,6 +23,7 @@ LOST_AT_ONCE: Final = 10_000
 """Executions that one transaction declares lost; the caller asks again while there are nodes."""
 FORGOTTEN_AT_ONCE: Final = 1_000
 _JOIN_TRIES: Final = 5
+_BEAT_S_MIN: Final = 1.0
 
 _CLOCK = "SELECT clock_timestamp() AS now"
 
@@ -170,9 +171,9 @@ UPDATE nodes SET ended_at = $2 WHERE incarnation = ANY($1::bigint[]) AND ended_a
 """
 
 
-async def sample_clock(pool: Pool) -> datetime:
+async def sample_clock(pool: Pool, *, within_s: float) -> datetime:
     """Return what the database's clock says now."""
-    sampled: datetime = (await pool.fetch(_CLOCK))[0]["now"]
+    sampled: datetime = (await pool.fetch(_CLOCK, within_s=within_s))[0]["now"]
     return sampled
 
 
@@ -223,6 +224,8 @@ async def beat(
         msgspec.json.encode(leads).decode(),
         clock_offset_s,
         ttl_s,
+        # What hangs must not keep the next from being heard: a TTL of silence is death.
+        within_s=max(_BEAT_S_MIN, ttl_s / 2),
     )
     return Pulse(
         state=row["state"],

@@ -12,7 +12,8 @@ import asyncpg
 import msgspec
 
 from protocols.errors import TickwrightError, UnavailableError
-from runtime.postgres.errors import raced, refusal, unavailable
+from runtime.postgres.errors import SAID, raced, refusal, unavailable
+from runtime.postgres.hosts import Hosts
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -25,15 +26,10 @@ NODE_ROLE: Final = "tickwright_node"
 API_ROLE: Final = "tickwright_api"
 
 _TRIES: Final = 5
-_SAID: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
 _CONNECT_S: Final = 5.0
 # A little past the server's own timeout: it answers for a server that is gone without a word.
 _COMMAND_S: Final = 40.0
+_RELEASE_S: Final = 2.0
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 2.0
 
@@ -42,6 +38,11 @@ LIMITS: Final = {
     "idle_in_transaction_session_timeout": "10s",
     "timezone": "UTC",
     "jit": "off",
+    # A node that lost its power says no farewell, and what it had locked must not stay locked.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20s",
 }
 """What every session of ours sets."""
 
@@ -74,10 +75,14 @@ class PoolHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pool:
-    """Up to `size` connections, made when they are needed and kept.
+    """Up to `size` connections to the primary, made when they are needed and kept.
+
+    Where another host has become the primary, all connections are replaced, those with a
+    statement under way at once: whoever waits for one is told that it may have committed or not.
 
     Args:
-        arguments: of `asyncpg.connect`: `dsn`, or `host`, `port`, `user`, `password`, `database`.
+        arguments: of `asyncpg.connect`: `dsn`, or `host`, `port`, `user`, `password`, `database`;
+            or the `Hosts` of them, which several pools share.
         name: shown by PostgreSQL as the session's `application_name`.
         size: the most connections that are open at once.
         role: a role to act as, for a login that is only a member of it.
@@ -86,7 +91,7 @@ class Pool:
 
     def __init__(
         self,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, Any] | Hosts,
         *,
         name: str,
         size: int,
@@ -96,8 +101,9 @@ class Pool:
         settings = {**LIMITS, **(PINNED if pinned else FRESH), "application_name": name}
         if role is not None:
             settings["role"] = role
+        self._hosts = arguments if isinstance(arguments, Hosts) else Hosts(arguments)
         self._options: dict[str, Any] = {
-            **arguments,
+            "connect": self._hosts.connect,
             "min_size": 0,
             "max_size": size,
             "max_queries": 1 << 40,
@@ -108,6 +114,8 @@ class Pool:
             "reset": _keep,
         }
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._in_hand: dict[PoolConnectionProxy[asyncpg.Record], float] = {}
+        """Sessions that are given out, and since when."""
         self._down_since: float | None = None
         self._error: str | None = None
 
@@ -120,6 +128,7 @@ class Pool:
         """
         if self._pool is None:
             self._pool = await asyncpg.create_pool(**self._options)
+            self._hosts.subscribe(self.renew)
         pause = _BACKOFF_FIRST_S
         until = asyncio.get_running_loop().time() + within_s
         while True:
@@ -137,6 +146,7 @@ class Pool:
         """End all connections: at once those that are idle, the others after their statement."""
         if self._pool is None:
             return
+        self._hosts.unsubscribe(self.renew)
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await self._pool.close()
@@ -164,22 +174,46 @@ class Pool:
             raise UnavailableError("the database cannot be reached now: the pool is closed")
         return self._pool
 
-    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+    async def renew(self, *, older_than_s: float = 0.0) -> None:
+        """Make every connection anew; those given out for longer end now, whatever they wait for.
+
+        A statement on a connection that is dead on its way would else be waited for until its
+        own time is up.
+        """
+        if self._pool is None:
+            return
+        await self._pool.expire_connections()
+        now = asyncio.get_running_loop().time()
+        for session, since in list(self._in_hand.items()):
+            if now - since >= older_than_s:
+                session.terminate()
+
+    async def fetch(
+        self, query: str, *args: object, within_s: float | None = None
+    ) -> list[asyncpg.Record]:
         """Run one statement in a transaction of its own, again where it lost a race.
+
+        Args:
+            query: one statement.
+            args: its parameters.
+            within_s: how long a connection, and then the answer, is waited for; where it does not
+                come, the connection is given up. By default as long as any statement may take.
 
         Raises:
             UnavailableError: the database is away; the statement may or may not have committed.
         """
         for left in range(_TRIES, 0, -1):
-            session = await self._acquire()
+            session = await self._acquire(within_s)
             try:
-                rows = await session.fetch(query, *args)
+                rows = await session.fetch(query, *args, timeout=within_s)
             except asyncpg.InternalClientError as error:
                 # The server's farewell has come, the end of the stream has not: nothing was sent.
                 session.terminate()
                 if left == 1 or "in progress" not in str(error):
                     await self._raise(error, unavailable(error))
-            except _SAID as error:
+            except SAID as error:
+                if isinstance(error, TimeoutError):
+                    session.terminate()  # the other side may be gone: nobody is to wait there next
                 if not raced(error):
                     await self._raise(error, unavailable(error))
                 if left == 1:
@@ -198,7 +232,9 @@ class Pool:
         try:
             async with session.transaction():
                 yield session
-        except _SAID as error:
+        except SAID as error:
+            if isinstance(error, TimeoutError):
+                session.terminate()
             await self._raise(error, unavailable(error))
         finally:
             await self._release(session)
@@ -240,20 +276,23 @@ class Pool:
             idle=self._pool.get_idle_size() if self._pool is not None else 0,
         )
 
-    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
+    async def _acquire(self, within_s: float | None = None) -> PoolConnectionProxy[asyncpg.Record]:
         pool = self.connections
         try:
-            return await pool.acquire()
-        except _SAID as error:
+            session = await pool.acquire(timeout=within_s)
+        except SAID as error:
             await self._raise(error, refusal(error) or unavailable(error))
+        self._in_hand[session] = asyncio.get_running_loop().time()
+        return session
 
     async def _release(self, session: PoolConnectionProxy[asyncpg.Record]) -> None:
         """Give a session back; one that broke is replaced at its next use."""
+        self._in_hand.pop(session, None)
         if self._pool is None:
             return
         try:
-            await self._pool.release(session)
-        except _SAID as error:
+            await self._pool.release(session, timeout=_RELEASE_S)
+        except SAID as error:
             await self._note(error, unavailable(error))
 
     async def _raise(self, error: Exception, told: TickwrightError | None) -> NoReturn:

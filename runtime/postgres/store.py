@@ -108,10 +108,12 @@ class Keeping:
 
     Args:
         pool: connections of the node's role.
+        vital: those of beats, which nothing else is to hold up.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, vital: Pool) -> None:
         self._keeping = pool
+        self._vital = vital
 
     async def join(self, node: NodeInfo, *, now: datetime, alone: bool) -> int:
         """As the port says."""
@@ -128,7 +130,7 @@ class Keeping:
     ) -> Pulse:
         """As the port says."""
         return await nodes.beat(
-            self._keeping,
+            self._vital,
             incarnation,
             running=running,
             leads=leads,
@@ -214,11 +216,12 @@ class PostgresStore(HotPath, Keeping):
     Args:
         hot: for what is asked all the time.
         keeping: for the rest, so that neither waits for the other's connections.
+        vital: for beats; by default with the rest.
     """
 
-    def __init__(self, *, hot: Pool, keeping: Pool) -> None:
+    def __init__(self, *, hot: Pool, keeping: Pool, vital: Pool | None = None) -> None:
         HotPath.__init__(self, hot)
-        Keeping.__init__(self, keeping)
+        Keeping.__init__(self, keeping, vital or keeping)
         self.locks = PostgresLocks(keeping)
         """The locks of tasks."""
         self.outbox = PostgresOutbox(keeping)

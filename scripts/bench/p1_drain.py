@@ -14,6 +14,7 @@ import uvloop
 from protocols.instants import from_epoch_ns
 from runtime.clock import wall_ns
 from runtime.database import migrate_database
+from runtime.postgres.hosts import Hosts
 from scripts.bench import yardstick
 from scripts.bench.report import compared, summary
 from scripts.bench.server import postgres
@@ -41,7 +42,7 @@ async def _take_turns(socket: str, repeat: int, finished: int, jobs: int) -> dic
     owner = await asyncpg.connect(f"postgresql://postgres@/postgres?host={socket}")
     await owner.execute(f"CREATE DATABASE {DATABASE}")
     await owner.close()
-    await migrate_database({"dsn": url})
+    await migrate_database(Hosts({"dsn": url}))
     if finished:
         await _bury(url, finished)
     ours: list[dict[str, Any]] = []

@@ -64,6 +64,7 @@ class Site:
         self.incarnation = 1
         self.executors = {"default": Beats()}
         self.locks = LockKeeper(store=self.store.locks, now=self.clock.now)
+        self.outbox = None
         self.system = system
         self.folder = Path(__file__).parents[3]
         self.http: httpx.AsyncClient
