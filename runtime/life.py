@@ -26,6 +26,7 @@ from protocols.messages import PROTOCOL_LEVEL, Hint
 from protocols.ports.coordinator import Coordinator, Leadership
 from protocols.ports.executor import Report, Sink
 from protocols.ports.hints import Hints
+from protocols.ports.records import Subscriber
 from protocols.ports.store import NodeInfo, Pulse, Term
 from runtime.clock import DatabaseClock
 from runtime.health import Health
@@ -125,6 +126,7 @@ class Life:
                 actors=self._actors,
                 deliver=deliver,
                 outbox=self._outbox(),
+                subscriber=self._subscriber(),
             )
             self._system = ActorSystem(clock=self._clock, tree=node_tree(parts))
             await stack.enter_async_context(self._system)
@@ -155,6 +157,9 @@ class Life:
         if self._member is None:
             return None
         return partial(self._member.outbox.actor, self._store.outbox, self.incarnation)
+
+    def _subscriber(self) -> Subscriber | None:
+        return None if self._member is None else self._member.subscriber(self._store, self.hints)
 
     def reach_database(self, yes: bool) -> None:  # noqa: FBT001 - the one thing it says
         """Say whether this node can do a leader's work."""
@@ -251,6 +256,7 @@ class Life:
         """Lead nothing and claim nothing; done when nothing runs any more. Said at every beat."""
         self._health.idle("the node is draining")
         self._tell("timing", StepDown())
+        self._tell("subscriptions", Cease())
         for pool in self.held:
             self._tell(f"dispatcher:{pool}", Cease())
         if not any(held.busy for held in self.held.values()):

@@ -27,6 +27,7 @@ from actors.elector import ElectorActor, MakeTimer
 from actors.heart import HeartActor, Vital
 from actors.janitor import JanitorActor
 from actors.relay import RelayActor
+from actors.subscriptions import SubscriptionsActor
 from actors.timing import TimingActor
 from actors.waiting import WaitingActor
 from actors.worker.actor import WorkerActor
@@ -36,6 +37,7 @@ from protocols.messages import Hint
 from protocols.ports.coordinator import Coordinator
 from protocols.ports.executor import Executor
 from protocols.ports.hints import Hints
+from protocols.ports.records import Subscriber
 from protocols.ports.store import Pulse
 from runtime.postgres.store import PostgresStore
 from runtime.setting_rules import UserActor
@@ -78,6 +80,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     actors: Sequence[Props]
     deliver: Callable[[Hint], None] | None = None
     """Takes what other nodes' hints say; None where there are no others."""
+    subscriber: Subscriber | None = None
+    """Reads Kafka's topics; None where there is no Kafka."""
     outbox: Callable[[], Actor] | None = None
     """Makes what tells Kafka; None where there is none."""
 
@@ -111,6 +115,7 @@ def node_tree(parts: Parts) -> Props:
             ),
             _actor("waiting", lambda: WaitingActor(store=store, hints=hints), mailbox=_WOKEN),
             *_relay(parts.deliver),
+            *_subscriptions(parts),
             *(() if parts.outbox is None else (_actor("outbox", parts.outbox),)),
             Props(
                 name="pools",
@@ -135,6 +140,21 @@ def _relay(deliver: Callable[[Hint], None] | None) -> tuple[Props, ...]:
     if deliver is None:
         return ()
     return (_actor("relay", lambda: RelayActor(deliver=deliver), mailbox=_WOKEN),)
+
+
+def _subscriptions(parts: Parts) -> tuple[Props, ...]:
+    subscriber = parts.subscriber
+    if subscriber is None:
+        return ()
+    return (
+        _actor(
+            "subscriptions",
+            lambda: SubscriptionsActor(
+                store=parts.store, subscriber=subscriber, cluster=parts.settings.cluster_name
+            ),
+            mailbox=_WOKEN,
+        ),
+    )
 
 
 def _actor(name: str, factory: Callable[[], Actor], *, mailbox: Mailbox | None = None) -> Props:

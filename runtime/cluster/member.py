@@ -8,10 +8,12 @@ from typing import Final
 import anyio
 import structlog
 
+from actors.records import RecordTriggers
 from actors.relay import RELAY
 from protocols.messages import Hint
 from protocols.ports.hints import Hints
-from protocols.ports.store import Peer
+from protocols.ports.records import Record
+from protocols.ports.store import Peer, RecordStore
 from runtime.clock import DatabaseClock
 from runtime.cluster.hints import ClusterHints
 from runtime.cluster.outbox import Outbox
@@ -20,6 +22,7 @@ from runtime.etcd.settings import EtcdSettings
 from runtime.health import Health
 from runtime.kafka.client import KafkaSettings, Protocol
 from runtime.kafka.publisher import KafkaPublisher
+from runtime.kafka.subscriber import KafkaSubscriber
 from runtime.kafka.transport import KafkaTransport
 from runtime.kernel.remote import Remoting
 from runtime.kernel.system import ActorSystem
@@ -68,6 +71,8 @@ class Member:
             ttl_s=settings.lease_ttl_s,
             tell=self._teller("outbox"),
         )
+        self.records: RecordTriggers | None = None
+        self._subscriber: KafkaSubscriber | None = None
 
     async def prepare(self) -> None:
         """Mark where the inbox ends; with Kafka away, it is read from where it is found later."""
@@ -90,12 +95,12 @@ class Member:
                 await self.transport.drain(_DRAIN_S)
             finally:
                 group.cancel_scope.cancel()
-        for part in ("etcd", "kafka", "outbox"):
+        for part in ("etcd", "kafka", "outbox", "kafka_triggers"):
             self._health.mend(part)
 
     @asynccontextmanager
     async def reach(self, system: ActorSystem, incarnation: int) -> AsyncIterator[None]:
-        """Let this system's actors and those of other nodes reach each other."""
+        """Let this system's actors and those of other nodes reach each other, and read topics."""
         with Remoting(
             system,
             node=incarnation,
@@ -104,8 +109,31 @@ class Member:
             transport=self.transport,
         ) as remoting:
             self.remoting = remoting
-            yield
+            async with anyio.create_task_group() as group:
+                if self._subscriber is not None:
+                    group.start_soon(self._subscriber.run, name="subscriber")
+                try:
+                    yield
+                finally:
+                    group.cancel_scope.cancel()
         self.remoting = None
+
+    def subscriber(self, store: RecordStore, hints: Hints) -> KafkaSubscriber:
+        """What reads topics for the jobs of `store`; it does so while `reach` lasts."""
+        self.records = RecordTriggers(
+            store=store,
+            hints=hints,
+            cluster=self._settings.cluster_name,
+            now=self._clock.now,
+            on_omitted=_tell_omitted,
+        )
+        self._subscriber = KafkaSubscriber(
+            kafka_settings(self._settings),
+            take=self.records.take,
+            since=self.records.since,
+            on_state=self._teller("kafka_triggers"),
+        )
+        return self._subscriber
 
     def hints(self, local: Hints, *, free: Mapping[str, Callable[[], int]]) -> ClusterHints:
         """Hints that reach other nodes; `free` tells of each pool here how many slots are free."""
@@ -131,6 +159,16 @@ class Member:
                 log.warning("away", part=part, error=reason)
 
         return tell
+
+
+def _tell_omitted(record: Record) -> None:
+    log.warning(
+        "a record is larger than an input may be: its value is left out",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        value_bytes=len(record.value or b""),
+    )
 
 
 def etcd_settings(settings: Settings) -> EtcdSettings:

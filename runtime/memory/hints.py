@@ -40,7 +40,8 @@ class LocalHints:
             case Ready(pool=pool):
                 return (f"dispatcher:{pool}",)
             case SchedulesChanged():
-                return tuple(f"timer:{number}" for number in range(self._leaderships))
+                timers = tuple(f"timer:{number}" for number in range(self._leaderships))
+                return (*timers, "subscriptions")
             case CancelRequested():
                 return tuple(f"worker:{pool}" for pool in self._pools)
             case JobsFinished() | EventsAppended():

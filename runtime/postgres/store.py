@@ -6,6 +6,7 @@ from typing import Literal
 
 from protocols.errors import KeyReusedError, NotFoundError
 from protocols.jobs import JobSpec
+from protocols.ports.records import Subscription
 from protocols.ports.store import (
     Budget,
     Claimed,
@@ -16,6 +17,7 @@ from protocols.ports.store import (
     Firing,
     GiveBack,
     Lanes,
+    Match,
     NodeInfo,
     Pulse,
     Settled,
@@ -27,6 +29,7 @@ from runtime.postgres import (
     claim,
     finish,
     nodes,
+    records,
     schedules,
     task_calls,
     trigger,
@@ -165,6 +168,24 @@ class Keeping:
     async def run_triggers(self, *, now: datetime, limit: int) -> Settled:
         """As the port says."""
         return await triggers.run_triggers(self._keeping, now=now, limit=limit)
+
+    async def subscriptions(self, cluster: str) -> frozenset[Subscription]:
+        """As the port says."""
+        return await records.subscriptions(self._keeping, cluster)
+
+    async def followed_since(self, cluster: str, subscription: Subscription) -> datetime | None:
+        """As the port says."""
+        return await records.followed_since(self._keeping, cluster, subscription)
+
+    async def match_records(
+        self,
+        cluster: str,
+        subscription: Subscription,
+        keys: Sequence[str | None],
+        values: Sequence[str | None],
+    ) -> Sequence[Match]:
+        """As the port says."""
+        return await records.match_records(self._keeping, cluster, subscription, keys, values)
 
     async def save_checkpoint(
         self,

@@ -32,12 +32,12 @@ SELECT r.xid > pg_snapshot_xmax(pg_current_snapshot()) AS restored, (
 FROM event_readers r WHERE r.name = 'triggers'
 """
 
-# A filter holds where the payload has, at each dotted path, a value equal to the one given.
-_HOLDS: Final = """
+HOLDS: Final = """
 NOT EXISTS (
     SELECT FROM jsonb_each(t.filter) AS f
     WHERE f.value IS DISTINCT FROM (p.payload #> string_to_array(f.key, '.'))
 )"""
+"""A filter (t) holds where the payload (p) has at each dotted path a value equal to its own."""
 
 # Where nobody follows anybody, `ended` opens no batch.
 # events_order, job_triggers_event, job_triggers_parent, job_dependencies' key by parent.
@@ -92,7 +92,7 @@ WITH reader AS MATERIALIZED (
         WHERE t.tenant = b.tenant AND t.event = b.name OFFSET 0
     ) AS t
     CROSS JOIN LATERAL (SELECT b.payload) AS p
-    WHERE b.kind = 'emitted' AND {_HOLDS}
+    WHERE b.kind = 'emitted' AND {HOLDS}
     UNION ALL
     SELECT c.xid, c.number, c.id, t.job_key, p.payload
     FROM ended c
@@ -108,7 +108,7 @@ WITH reader AS MATERIALIZED (
                 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         ) AS payload
     ) AS p
-    WHERE {_HOLDS}
+    WHERE {HOLDS}
 ), wanted AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY xid, number, id, job_key) AS nth, job_key, input
     FROM (

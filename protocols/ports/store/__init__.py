@@ -21,6 +21,7 @@ from protocols.ports.store.firing import (
     TimerStore,
 )
 from protocols.ports.store.keeping import JanitorStore, NodeInfo, Peer, PoolLoad, Pulse
+from protocols.ports.store.records import Match, RecordStore
 from protocols.ports.store.triggering import Triggered, TriggerRequest, TriggerStore
 from protocols.ports.store.waiting import Settled, WaitingStore
 
@@ -39,10 +40,12 @@ __all__ = [
     "JanitorStore",
     "Lane",
     "Lanes",
+    "Match",
     "NodeInfo",
     "Peer",
     "PoolLoad",
     "Pulse",
+    "RecordStore",
     "Settled",
     "Store",
     "Term",
