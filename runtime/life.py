@@ -90,6 +90,11 @@ class Life:
         self._system: ActorSystem | None = None
 
     @property
+    def member(self) -> "Member | None":
+        """Its part in the cluster; None where it is alone."""
+        return self._member
+
+    @property
     def outbox(self) -> OutboxStatus | None:
         """How telling Kafka goes; None where there is none."""
         return None if self._member is None else self._member.outbox.status

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from protocols.errors import TickwrightError
 from protocols.views import StatsView
 from runtime.kernel.introspection import ActorInfo
+from runtime.metrics_of_cluster import cluster_metrics
 from runtime.postgres.operations.session import transact
 from runtime.postgres.operations.stats import read_stats
 from runtime.services import Services
@@ -92,6 +93,7 @@ class Metrics(Collector):
         yield from self._actors()
         yield from self._locks()
         yield from self._outbox()
+        yield from cluster_metrics(self._node)
         yield from self._health()
         yield from self._resources()
         if self._stats is not None:
@@ -216,6 +218,17 @@ class Metrics(Collector):
         for trouble in view.troubles:
             parts.add_metric([trouble.part, trouble.level], 1)
         yield parts
+        for_s = GaugeMetricFamily(
+            "tickwright_degraded_seconds",
+            "For how long a part has not been well; 0 while it is.",
+            labels=["part"],
+        )
+        since = {trouble.part: trouble.since for trouble in view.troubles}
+        now = self._node.clock.now()
+        known = ("database", "clock", *(("etcd", "kafka") if self._node.settings.clustered else ()))
+        for part in dict.fromkeys((*known, *since)):
+            for_s.add_metric([part], max(0.0, (now - since.get(part, now)).total_seconds()))
+        yield for_s
         for name, value in (("tick", view.last_tick_s), ("dispatch", view.last_dispatch_s)):
             if value is not None:
                 yield GaugeMetricFamily(

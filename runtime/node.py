@@ -117,6 +117,16 @@ class Node:
         return self.life.outbox
 
     @property
+    def leads(self) -> Mapping[int, int]:
+        """The epochs of the leaderships it holds, by their numbers."""
+        return self.life.leads
+
+    @property
+    def member(self) -> "Member | None":
+        """Its part in the cluster; None where it is alone."""
+        return self.life.member
+
+    @property
     def system(self) -> ActorSystem:
         """The living actors."""
         return self.life.system

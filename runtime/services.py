@@ -1,7 +1,7 @@
 """What the HTTP API and an embedding program may use of a running node."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actors.outbox import OutboxStatus
 from protocols.ports.hints import Hints
@@ -13,6 +13,9 @@ from runtime.kernel.system import ActorSystem
 from runtime.postgres.pool import Pool
 from runtime.postgres.store import PostgresStore
 from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from runtime.cluster.member import Member
 
 
 class Services(Protocol):
@@ -51,6 +54,16 @@ class Services(Protocol):
     @property
     def outbox(self) -> OutboxStatus | None:
         """How telling Kafka goes; None where there is none."""
+        ...
+
+    @property
+    def leads(self) -> Mapping[int, int]:
+        """The epochs of the leaderships it holds, by their numbers."""
+        ...
+
+    @property
+    def member(self) -> "Member | None":
+        """Its part in the cluster; None where it is alone."""
         ...
 
     @property

@@ -24,6 +24,7 @@ from runtime.hosts.deadlines import Deadlines
 from runtime.hosts.guardian import Guardian
 from runtime.hosts.http import HttpRunner
 from runtime.hosts.inline import InlineRunner
+from runtime.hosts.lateness import Lateness
 from runtime.hosts.locks import LockDesk
 from runtime.hosts.output import plain
 from runtime.hosts.process import ProcessRunner
@@ -84,6 +85,7 @@ class HostExecutor:
         self._empty = anyio.Event()
         self._held_loops = 0
         self._finished: dict[str, int] = {}
+        self.lateness = Lateness()
         self._commands = CommandRunner(guardian=guardian, settings=settings, desk=self)
         self._shared = SharedRunner(reserve=reserve, settings=settings, desk=self)
         self._process = ProcessRunner(
@@ -218,11 +220,13 @@ class HostExecutor:
         self._finished[state] = self._finished.get(state, 0) + 1
         if not self._reports:
             self._schedule()
-        offset = self._offset_ns
+        offset, given = self._offset_ns, work.assignment
         ended_ns = at_ns or time.monotonic_ns()
+        if work.begun_ns and given.attempt == 1:
+            self.lateness.add(work.begun_ns + offset - given.scheduled_for_ns)
         self._reports.append(
             Outcome(
-                id=work.assignment.id,
+                id=given.id,
                 fencing_token=work.token,
                 state=state,
                 started_ns=(work.begun_ns or ended_ns) + offset,

@@ -6,7 +6,7 @@ a later snapshot sees what that claim took. What one call does not get to stays 
 that has ended keeps `ended_at` empty until nothing of it runs), and the next call takes it up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -171,19 +171,29 @@ UPDATE nodes SET ended_at = $2 WHERE incarnation = ANY($1::bigint[]) AND ended_a
 """
 
 
+Lose = Callable[[int], None]
+"""Told how many executions were declared lost, once that is durable."""
+
+
+def _untold(count: int) -> None:
+    del count
+
+
 async def sample_clock(pool: Pool, *, within_s: float) -> datetime:
     """Return what the database's clock says now."""
     sampled: datetime = (await pool.fetch(_CLOCK, within_s=within_s))[0]["now"]
     return sampled
 
 
-async def join(pool: Pool, node: NodeInfo, *, now: datetime, alone: bool) -> int:
+async def join(
+    pool: Pool, node: NodeInfo, *, now: datetime, alone: bool, lose: Lose = _untold
+) -> int:
     """Enter a new incarnation; with `alone`, all earlier ones are dead before it exists.
 
     The days that it will write into are made first. Raises `NameHeldError`.
     """
     if alone:
-        while await _end(pool, silent_s=None, now=now):
+        while await _end(pool, silent_s=None, now=now, lose=lose):
             pass
     await make_days(pool, now=now)
     pools = msgspec.json.encode(node.pools).decode()
@@ -200,10 +210,17 @@ async def join(pool: Pool, node: NodeInfo, *, now: datetime, alone: bool) -> int
     raise UnavailableError(f"nodes of the name {node.name} come and go")
 
 
-async def bury(pool: Pool, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
+async def bury(
+    pool: Pool,
+    incarnation: int,
+    *,
+    silent_since: datetime,
+    now: datetime,
+    lose: Lose = _untold,
+) -> None:
     """Declare one incarnation dead, unless it has beaten since; what it ran is lost."""
     await pool.fetch(_BURY, incarnation, silent_since)
-    while await _end(pool, silent_s=None, now=now, only=incarnation):
+    while await _end(pool, silent_s=None, now=now, only=incarnation, lose=lose):
         pass
 
 
@@ -235,20 +252,22 @@ async def beat(
     )
 
 
-async def leave(pool: Pool, incarnation: int, *, now: datetime) -> None:
+async def leave(pool: Pool, incarnation: int, *, now: datetime, lose: Lose = _untold) -> None:
     """End this incarnation; what it failed to give back is lost, as a dead node's work is."""
     await pool.fetch(_LEAVE, incarnation)
-    while await _end(pool, silent_s=None, now=now, only=incarnation):
+    while await _end(pool, silent_s=None, now=now, only=incarnation, lose=lose):
         pass
 
 
-async def declare_dead(pool: Pool, *, ttl_s: float, now: datetime) -> Sequence[int]:
+async def declare_dead(
+    pool: Pool, *, ttl_s: float, now: datetime, lose: Lose = _untold
+) -> Sequence[int]:
     """Declare dead who has not beaten for `ttl_s`, and lost what the ended still hold.
 
     Returns the incarnations that had something to be settled. A node may hold more than
     `LOST_AT_ONCE`, so the caller asks again until there are none.
     """
-    return await _end(pool, silent_s=ttl_s, now=now)
+    return await _end(pool, silent_s=ttl_s, now=now, lose=lose)
 
 
 async def forget(pool: Pool, *, before: datetime) -> None:
@@ -261,14 +280,18 @@ async def forget(pool: Pool, *, before: datetime) -> None:
 
 
 async def _end(
-    pool: Pool, *, silent_s: float | None, now: datetime, only: int | None = None
+    pool: Pool, *, silent_s: float | None, now: datetime, lose: Lose, only: int | None = None
 ) -> list[int]:
-    async def end(session: Session) -> list[int]:
+    async def end(session: Session) -> tuple[list[int], int]:
         if only is None:
             await session.execute(_MARK_DEAD, silent_s)
-        ended = [row["incarnation"] for row in await session.fetch(_ENDED, only)]
-        if ended and await session.fetchval(_LOSE, ended, now) < LOST_AT_ONCE:
-            await session.execute(_CLOSE, ended, now)
-        return ended
+        ended, lost = [row["incarnation"] for row in await session.fetch(_ENDED, only)], 0
+        if ended:
+            lost = await session.fetchval(_LOSE, ended, now)
+            if lost < LOST_AT_ONCE:
+                await session.execute(_CLOSE, ended, now)
+        return ended, lost
 
-    return await pool.transact(end)
+    ended, lost = await pool.transact(end)
+    lose(lost)
+    return ended

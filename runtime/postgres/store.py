@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from protocols.errors import KeyReusedError, NotFoundError
+from protocols.errors import FencedError, KeyReusedError, NotFoundError
 from protocols.jobs import JobSpec
 from protocols.ports.records import Subscription
 from protocols.ports.store import (
@@ -37,6 +37,7 @@ from runtime.postgres import (
     upkeep,
     waiting,
 )
+from runtime.postgres.figures import StoreFigures
 from runtime.postgres.locks import PostgresLocks
 from runtime.postgres.outbox import PostgresOutbox
 from runtime.postgres.pool import Pool
@@ -47,10 +48,12 @@ class HotPath:
 
     Args:
         pool: pinned connections of the node's role.
+        figures: counts what is refused.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, figures: StoreFigures) -> None:
         self._pool = pool
+        self.figures = figures
 
     async def take_epoch(self, number: int, incarnation: int, *, now: datetime) -> Term:
         """As the port says."""
@@ -58,7 +61,11 @@ class HotPath:
 
     async def due(self, term: Term, *, until: datetime, limit: int) -> Sequence[DueSchedule]:
         """As the port says."""
-        return await schedules.due(self._pool, term, until=until, limit=limit)
+        try:
+            return await schedules.due(self._pool, term, until=until, limit=limit)
+        except FencedError:
+            self.figures.fenced += 1
+            raise
 
     async def definitions(self, keys: Sequence[tuple[int, int]]) -> Sequence[JobSpec | None]:
         """As the port says."""
@@ -66,7 +73,11 @@ class HotPath:
 
     async def fire(self, term: Term, firings: Sequence[Firing], *, now: datetime) -> Fired:
         """As the port says."""
-        return await schedules.fire(self._pool, term, firings, now=now)
+        try:
+            return await schedules.fire(self._pool, term, firings, now=now)
+        except FencedError:
+            self.figures.fenced += 1
+            raise
 
     async def trigger(
         self, requests: Sequence[TriggerRequest], *, now: datetime
@@ -99,7 +110,9 @@ class HotPath:
 
     async def finish(self, incarnation: int, finishes: Sequence[Finish]) -> Finished:
         """As the port says."""
-        return await finish.finish(self._pool, incarnation, finishes)
+        finished = await finish.finish(self._pool, incarnation, finishes)
+        self.figures.stale += len(finishes) - len(finished.accepted)
+        return finished
 
     async def give_back(self, incarnation: int, given: Sequence[GiveBack]) -> None:
         """As the port says."""
@@ -112,15 +125,17 @@ class Keeping:
     Args:
         pool: connections of the node's role.
         vital: those of beats, which nothing else is to hold up.
+        figures: counts what is lost.
     """
 
-    def __init__(self, pool: Pool, vital: Pool) -> None:
+    def __init__(self, pool: Pool, vital: Pool, figures: StoreFigures) -> None:
         self._keeping = pool
         self._vital = vital
+        self._lose = figures.lose
 
     async def join(self, node: NodeInfo, *, now: datetime, alone: bool) -> int:
         """As the port says."""
-        return await nodes.join(self._keeping, node, now=now, alone=alone)
+        return await nodes.join(self._keeping, node, now=now, alone=alone, lose=self._lose)
 
     async def beat(
         self,
@@ -143,15 +158,17 @@ class Keeping:
 
     async def bury(self, incarnation: int, *, silent_since: datetime, now: datetime) -> None:
         """As the port says."""
-        await nodes.bury(self._keeping, incarnation, silent_since=silent_since, now=now)
+        await nodes.bury(
+            self._keeping, incarnation, silent_since=silent_since, now=now, lose=self._lose
+        )
 
     async def leave(self, incarnation: int, *, now: datetime) -> None:
         """As the port says."""
-        await nodes.leave(self._keeping, incarnation, now=now)
+        await nodes.leave(self._keeping, incarnation, now=now, lose=self._lose)
 
     async def declare_dead(self, *, ttl_s: float, now: datetime) -> Sequence[int]:
         """As the port says."""
-        return await nodes.declare_dead(self._keeping, ttl_s=ttl_s, now=now)
+        return await nodes.declare_dead(self._keeping, ttl_s=ttl_s, now=now, lose=self._lose)
 
     async def expire(self, *, now: datetime, limit: int) -> int:
         """As the port says."""
@@ -241,8 +258,9 @@ class PostgresStore(HotPath, Keeping):
     """
 
     def __init__(self, *, hot: Pool, keeping: Pool, vital: Pool | None = None) -> None:
-        HotPath.__init__(self, hot)
-        Keeping.__init__(self, keeping, vital or keeping)
+        figures = StoreFigures()
+        HotPath.__init__(self, hot, figures)
+        Keeping.__init__(self, keeping, vital or keeping, figures)
         self.locks = PostgresLocks(keeping)
         """The locks of tasks."""
         self.outbox = PostgresOutbox(keeping)

@@ -13,6 +13,7 @@ from protocols.actor import Props
 from runtime.api.server import ApiServer
 from runtime.clock import DatabaseClock
 from runtime.health import Health
+from runtime.hosts.lateness import Lateness
 from runtime.hosts.locks import LockKeeper
 from runtime.kernel.system import ActorSystem
 from runtime.postgres.store import PostgresStore
@@ -27,6 +28,8 @@ class Beats:
 
     def __init__(self):
         self.beats = []
+        self.lateness = Lateness()
+        self.lateness.add(3_000_000)
 
     def beat(self, id, fencing_token):  # noqa: A002 - the port's
         self.beats.append((id, fencing_token))
@@ -64,7 +67,8 @@ class Site:
         self.incarnation = 1
         self.executors = {"default": Beats()}
         self.locks = LockKeeper(store=self.store.locks, now=self.clock.now)
-        self.outbox = None
+        self.outbox = self.member = None
+        self.leads = {0: 1}
         self.system = system
         self.folder = Path(__file__).parents[3]
         self.http: httpx.AsyncClient
