@@ -110,7 +110,8 @@ class PythonHost:
             opened.callback(os.close, passed)
             board = _new_board()
             opened.callback(os.close, board)
-            self._board = memoryview(mmap.mmap(board, BOARD_BYTES)).cast("Q")
+            self._mapped = mmap.mmap(board, BOARD_BYTES)
+            self._board: memoryview | list[int] = memoryview(self._mapped).cast("Q")
             opened.pop_all()
         self._board[BOARD_REVOKED] = NEVER
         self._channel = Channel(ours, on_frames=self._on_frames, on_closed=self._on_closed)
@@ -310,6 +311,7 @@ class PythonHost:
                 why = "its host ended with the guardian"
                 self._channel.drain()
         self.ended = True
+        self._put_board_away()
         if isinstance(event, Ended) and event.status != 0 and self.killed_for is None:
             printed = (event.tail or event.head)[-LAST_WORDS_BYTES:]
             log.warning("host.ended", why=why, printed=printed.decode(errors="replace"))
@@ -318,6 +320,14 @@ class PythonHost:
             self._ready_timer.cancel()
         if self._owner is not None:
             self._owner.on_ended(self, why, status, event)
+
+
+    def _put_board_away(self) -> None:
+        """Keep what the board says last, and give back its memory and the descriptor behind it."""
+        if isinstance(self._board, memoryview):
+            board, self._board = self._board, self._board.tolist()
+            board.release()
+            self._mapped.close()
 
 
 class Reserve:

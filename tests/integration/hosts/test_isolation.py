@@ -1,6 +1,7 @@
 """What one task does to itself, it does to nobody else: held loops, crashes, killed processes."""
 
 import errno
+import gc
 import os
 import resource
 import signal
@@ -402,3 +403,28 @@ async def test_a_host_that_was_held_for_a_while_keeps_what_it_began(house: House
     go(house, "mate")
     assert (await house.outcome_of(mate)).state == "succeeded"
     await eventually(lambda: not lives(int(held_pid)))
+
+
+def deleted_files_held() -> int:
+    """How many descriptors this process has of files that have no name any more."""
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            count += "(deleted)" in str(descriptor.readlink())
+        except FileNotFoundError:
+            continue  # the one that lists them
+    return count
+
+
+async def test_a_host_that_has_ended_holds_no_descriptor(tmp_path):
+    async with open_house(tmp_path) as house:
+        house.module(HOLDING)
+        gc.disable()
+        try:
+            await house.run(process("leave"))
+            before = deleted_files_held()
+            for _ in range(3):
+                await house.run(process("leave"))
+            assert deleted_files_held() <= before
+        finally:
+            gc.enable()
