@@ -6,6 +6,7 @@ began last can commit: they share a transactional id, so Kafka shuts the earlier
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 from zlib import crc32
 
@@ -122,6 +123,12 @@ class KafkaPublisher:
         """As the port says; the topics are made if they are not there."""
         await self.close()
         topics = (self._events, self._dead)
+        producer = new_producer(
+            self._settings,
+            transactional_id=self._id,
+            transaction_timeout_ms=TRANSACTION_MS,
+            max_batch_size=BATCH_BYTES,
+        )
         try:
             with own_cancels_only(), anyio.fail_after(BEGIN_S):
                 await create_topics(
@@ -131,17 +138,15 @@ class KafkaPublisher:
                         for name in topics
                     ),
                 )
-                producer = self._producer = new_producer(
-                    self._settings,
-                    transactional_id=self._id,
-                    transaction_timeout_ms=TRANSACTION_MS,
-                    max_batch_size=BATCH_BYTES,
-                )
                 await producer.start()
                 for name in topics:
                     self._partitions[name] = len(await producer.partitions_for(name))
-        except ERRORS as error:
-            raise await self._failed(error) from error
+        except BaseException as error:
+            await _abandon(producer)
+            if isinstance(error, ERRORS):
+                raise await self._failed(error) from error
+            raise
+        self._producer = producer
 
     async def publish(self, changes: Sequence[Change]) -> None:
         """As the port says, in one transaction."""
@@ -168,7 +173,7 @@ class KafkaPublisher:
         """As the port says; what is open is ended by the next to begin."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await abandon_producer(producer)
+            await _abandon(producer)
 
     async def _failed(self, error: BaseException) -> PublishError:
         await self.close()
@@ -242,6 +247,18 @@ def _batches(producer: AIOKafkaProducer, records: Sequence[Record]) -> list[Batc
     for batch in batches:
         batch.close()
     return batches
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """End it; what became of its last batches and transaction nobody asks for any more."""
+    await abandon_producer(producer)
+    held = producer._message_accumulator  # noqa: SLF001 - no other way to what the loop would tell
+    batches = chain(held._pending_batches, *held._batches.values())  # noqa: SLF001
+    ends = [producer._txn_manager._transaction_waiter]  # noqa: SLF001
+    ends += [batch._drain_waiter for batch in batches]  # noqa: SLF001
+    for end in ends:
+        if end is not None:
+            end.add_done_callback(_look_at)
 
 
 def _look_at(future: Any) -> None:

@@ -6,6 +6,7 @@ executions, while a transaction that had to wait for another may have the lower 
 where it can be, so that no event after it has a lower number than one in it.
 """
 
+import asyncio
 from datetime import date, datetime
 from typing import Final
 
@@ -20,6 +21,9 @@ from runtime.postgres.pool import Pool
 COUNTED_TO: Final = 10_000
 _OVERLAP: Final = 100
 """Events looked at beyond a batch, to see where it is best cut."""
+
+_EACH: Final = 100
+"""Rows made into changes before others of the loop have their turn."""
 
 _ENDS: Final = ("finished", "lost")
 """Kinds of events that are the end of an attempt."""
@@ -173,11 +177,17 @@ class PostgresOutbox:
             return None
         after = (rows[0]["after_xid"], rows[0]["after_number"])
         places = {(row["xid"], row["number"]) for row in rows if row["xid"] is not None}
+        found = []
+        for number, row in enumerate(rows):
+            if number % _EACH == _EACH - 1:
+                await asyncio.sleep(0)
+            if row["job_id"] is not None:
+                found.append(_change(row))
         return Batch(
             after=after,
             until=max(places, default=after),
             events=len(places),
-            changes=[_change(row) for row in rows if row["job_id"] is not None],
+            changes=found,
         )
 
     async def advance(self, token: int, batch: Batch, *, ttl_s: float) -> bool:

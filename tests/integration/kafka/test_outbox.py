@@ -1,7 +1,6 @@
 """What happened reaches Kafka in order, at least once, whatever becomes of whoever publishes it."""
 
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import asyncpg
@@ -241,8 +240,8 @@ async def test_ten_thousand_events_are_caught_up_with_in_bounded_batches(
         await books.owner.execute(
             "WITH made AS (INSERT INTO executions (job_key, state, scheduled_for, created_at, "
             "tenant, job_id, version, run_at, overlap, pool, priority) "
-            "SELECT $1, 'scheduled', $2 + n * interval '1 second', $2, 'default', 'j', 1, $2, "
-            "'allow', 'default', 2 FROM generate_series(1, 10000) AS n RETURNING id) "
+            "SELECT $1, 'scheduled', $2::timestamptz + n * interval '1 second', $2, 'default', "
+            "'j', 1, $2, 'allow', 'default', 2 FROM generate_series(1, 10000) AS n RETURNING id) "
             "INSERT INTO events (at, kind, ids, job_keys, states) "
             "SELECT $2, 'fired', ARRAY[id], ARRAY[$1::bigint], ARRAY['scheduled'] FROM made",
             job,
@@ -270,8 +269,9 @@ async def test_nodes_publish_on_while_kafka_and_each_other_go_away(
     job = await books.job("j")
     seen: dict[int, OutboxStatus] = {}
 
-    @asynccontextmanager
-    async def running(node):
+    ends = {node: anyio.Event() for node in nodes}
+
+    async def live(node):
         async with opened(books, kafka_settings, name) as outbox, ActorSystem() as system:
             system.spawn(
                 lambda: OutboxActor(
@@ -282,15 +282,15 @@ async def test_nodes_publish_on_while_kafka_and_each_other_go_away(
                     on_status=lambda status: seen.__setitem__(node, status),
                 )
             )
-            yield
+            await ends[node].wait()
+        del seen[node]
 
     def publishing():
         return [node for node, status in seen.items() if status.publishing]
 
-    async with AsyncExitStack() as stack:
-        lives = {node: await stack.enter_async_context(AsyncExitStack()) for node in nodes}
-        for node, life in lives.items():
-            await life.enter_async_context(running(node))
+    async with anyio.create_task_group() as group:
+        for node in nodes:
+            group.start_soon(live, node)
         await until(publishing, "one publishes")
         await ran(books, job, 5)
         await caught_up(books)
@@ -301,11 +301,13 @@ async def test_nodes_publish_on_while_kafka_and_each_other_go_away(
         await caught_up(books)
         await until(lambda: len(publishing()) == 1, "one publishes again")
         (leader,) = publishing()
-        await lives[leader].aclose()
-        del seen[leader]
+        ends[leader].set()
+        await until(lambda: leader not in seen, "it has ended")
         await ran(books, job, 5, first=10)
         await caught_up(books)
         await until(publishing, "the other publishes")
+        for end in ends.values():
+            end.set()
     records = await published(kafka_settings, name)
     sequences = [sequence for _, _, sequence in distinct(records)]
     assert len(sequences) == 30
