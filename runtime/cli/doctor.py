@@ -16,7 +16,7 @@ from runtime.cli.checks_of_node import check_node
 from runtime.cli.client import DEFAULT_URL
 from runtime.cli.failures import FAILED
 from runtime.cli.show import clean, person, print_json
-from runtime.settings import SettingsError, load_settings
+from runtime.settings import Settings, SettingsError, load_settings
 
 _SIGNS: Final[dict[State, tuple[str, str]]] = {
     "ok": ("ok", "green"),
@@ -37,7 +37,7 @@ def doctor_command(
     url: str | None,
     as_json: bool,  # noqa: FBT001 - click passes flags by name
 ) -> int:
-    """Check settings, data directory, database, clock and node, and say how to mend each.
+    """Check settings, data directory, database, clock, etcd, Kafka and node; say how to mend each.
 
     Exit code 1 where something is wrong or degraded; warnings alone are 0.
     """
@@ -70,10 +70,23 @@ async def _examine(config: Path | None, data_dir: str | None, url: str | None) -
         *check_data_dir(settings),
         check_tasks(settings),
         *await check_database(settings),
+        *await _cluster(settings),
         *await check_node(
             settings, url or f"http://{_host(settings.api_host)}:{settings.api_port}"
         ),
     ]
+
+
+async def _cluster(settings: Settings) -> list[Check]:
+    if not settings.clustered:
+        return []
+    try:
+        from runtime.cli.checks_of_cluster import check_cluster  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        said = f"the clients of etcd and Kafka are not installed ({error.name})"
+        mend = "pip install 'tickwright[cluster]'"
+        return [Check(name="cluster", state="wrong", said=said, mend=mend)]
+    return await check_cluster(settings)
 
 
 def _host(host: str) -> str:

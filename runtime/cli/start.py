@@ -11,6 +11,7 @@ from typing import Any, Final
 import anyio
 import click
 
+from protocols.errors import UnavailableError
 from protocols.views import Applied, JobView, Page
 from runtime.cli.show import about, note, person, say
 from runtime.garbage import collect_seldom
@@ -130,7 +131,11 @@ async def _announce(node: Node, jobs: Sequence[Path], *, paused: bool) -> None:
     say(f"  API    {node.url}   (token: {token})")
     say(f"  Data   {_data_place(settings)}")
     tenants = sorted(node.applied) or ["default"]
-    pages = {tenant: await _jobs(node, tenant) for tenant in tenants}
+    try:
+        pages = {tenant: await _jobs(node, tenant) for tenant in tenants}
+    except UnavailableError:
+        say("  Jobs   not shown, since the database went away; the node goes on")
+        return
     for tenant in tenants:
         of = f" of {tenant}" if tenants != ["default"] else ""
         change = node.applied.get(tenant)

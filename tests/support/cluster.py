@@ -24,6 +24,10 @@ TTL_S = 3.0
 TOKEN = "a-token-that-all-nodes-of-a-test-share"
 
 
+LEFT = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
+"""What a session says whose server was restarted."""
+
+
 class Servers(NamedTuple):
     """What a cluster needs."""
 
@@ -66,12 +70,17 @@ class ClusterHouse:
         node.run("apply", str(file), RUNTIME_TOKEN=TOKEN).ok()
 
     async def rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Ask the books as their owner."""
+        """Ask the books as their owner; again, where the server was restarted since."""
+        for _ in range(self.books.get_max_size()):
+            try:
+                return await self.books.fetch(query, *arguments)
+            except LEFT:
+                await self.books.expire_connections()
         return await self.books.fetch(query, *arguments)
 
     async def value(self, query: str, *arguments: Any) -> Any:
         """One value of the books."""
-        return await self.books.fetchval(query, *arguments)
+        return (await self.rows(query, *arguments))[0][0]
 
     async def leaders(self) -> dict[int, str]:
         """Who leads what, by the beats of those that live."""
@@ -93,29 +102,34 @@ async def cluster(folder: Path, servers: Servers, **settings: str) -> AsyncItera
     """A cluster of a database and a name of its own; its nodes end with the block."""
     name = f"t{uuid4().hex[:12]}"
     url = urlunsplit(urlsplit(servers.database.url)._replace(path=f"/{name}"))
-    admin = await asyncpg.connect(servers.database.url)
+    env = {
+        "RUNTIME_DATABASE__URL": url,
+        "RUNTIME_ETCD__ENDPOINTS": servers.etcd.endpoint,
+        "RUNTIME_KAFKA__BOOTSTRAP_SERVERS": servers.kafka.bootstrap,
+        "RUNTIME_CLUSTER__NAME": name,
+        "RUNTIME_LEASE__TTL_S": str(TTL_S),
+        "RUNTIME_API__TOKEN": TOKEN,
+        **{f"RUNTIME_{path.upper()}": value for path, value in settings.items()},
+    }
+    await administer(servers, f"CREATE DATABASE {name}")
+    run("migrate", env=env).ok()
+    books = await asyncpg.create_pool(url, min_size=0, max_size=2)
+    house = ClusterHouse(folder, env, books)
     try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        env = {
-            "RUNTIME_DATABASE__URL": url,
-            "RUNTIME_ETCD__ENDPOINTS": servers.etcd.endpoint,
-            "RUNTIME_KAFKA__BOOTSTRAP_SERVERS": servers.kafka.bootstrap,
-            "RUNTIME_CLUSTER__NAME": name,
-            "RUNTIME_LEASE__TTL_S": str(TTL_S),
-            "RUNTIME_API__TOKEN": TOKEN,
-            **{f"RUNTIME_{path.upper()}": value for path, value in settings.items()},
-        }
-        run("migrate", env=env).ok()
-        books = await asyncpg.create_pool(url, min_size=0, max_size=2)
-        house = ClusterHouse(folder, env, books)
-        try:
-            yield house
-        finally:
-            house.end()
-            await books.close()
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        yield house
     finally:
-        await admin.close()
+        house.end()
+        books.terminate()
+        await administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def administer(servers: Servers, statement: str) -> None:
+    """Run a statement as the superuser, on a session of its own: the server may be restarted."""
+    session = await asyncpg.connect(servers.database.url)
+    try:
+        await session.execute(statement)
+    finally:
+        await session.close()
 
 
 def evenly(leaders: dict[int, str], names: Iterable[str], count: int) -> bool:
