@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from protocols.jobs import CommandTask, HttpTask, PythonTask
+from protocols.tasks import CommandTask, HttpTask, PythonTask
 
 OnFailure = Literal["fail_fast", "fail_downstream", "continue"]
 TaskTrigger = Literal[
@@ -28,6 +28,10 @@ FINAL_RUN: Final[frozenset[RunState]] = frozenset({"succeeded", "failed", "cance
 
 POOL: Final = "@dags"
 """Where executions of DAGs are claimed, by DagActors; no pool of a user's can be named so."""
+MAX_LOST: Final = 32_767
+"""How often a DAG's execution may be lost with its node: a run outlives any number of nodes."""
+TIMEOUT_S: Final = 366 * 86_400.0
+"""Of a DAG that names none."""
 SEPARATOR: Final = "/"
 """Between a DAG's id and a task's in the id of the task's hidden job."""
 
@@ -36,7 +40,7 @@ class Map(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`map:`: the task runs once for each item of a list; at most `limit` items."""
 
     over: str
-    """The text of one `${{ ... }}`."""
+    """What stands inside one `${{ ... }}`."""
     parallelism: int = 16
     limit: int = 1_000
 
@@ -44,8 +48,9 @@ class Map(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`wait:`: for a signal or an instant; held in the database, without a worker's slot.
 
-    Exactly one of `signal` and `until` is set. `until` is ISO-8601, or the text of a `${{ ... }}`
-    that yields it. A signal that has not come within `timeout_s` fails the task.
+    Exactly one of `signal` and `until` is set. `until` is an instant in ISO-8601, or a text with
+    `${{ ... }}`, braces and all, that yields one. A signal that has not come within `timeout_s`
+    fails the task.
     """
 
     signal: str | None = None
@@ -64,7 +69,7 @@ class DagTaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One task of a DAG; exactly one of `task`, `wait` and `dag` is set.
 
     What of a task is also a job's (timeout, retries, pool ...) stands in its hidden job. In `task`
-    each `${{ ... }}` of a command's text has become `"$RUNTIME_REF_n"`, whose expression is
+    each `${{ ... }}` of a command's text has become `"$RUNTIME_REF_n"`, and what stood inside it is
     `references[n]`; elsewhere (list commands, env, args, kwargs, http) the text stands as it was.
     """
 
@@ -75,7 +80,7 @@ class DagTaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dependencies: tuple[str, ...] = ()
     trigger: TaskTrigger = "all_succeeded"
     when: str | None = None
-    """The text of one `${{ ... }}`; where it is false the task is `skipped: condition`."""
+    """What stands inside one `${{ ... }}`; where it is false the task is `skipped: condition`."""
     map: Map | None = None
     references: tuple[str, ...] = ()
     role: TaskRole = "task"
@@ -88,6 +93,27 @@ class DagTask(msgspec.Struct, frozen=True, kw_only=True, tag="dag", omit_default
     on_failure: OnFailure = "fail_downstream"
     inputs: dict[str, Any] | None = None
     """A JSON schema of an object, by which the input of a run is checked; None takes any."""
+
+
+class TaskInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a task's execution has as its input, as JSON; an attempt sees `input` and the rest apart.
+
+    Everything that the task refers to was worked out when it was made ready, so that each attempt
+    sees the same.
+    """
+
+    run_id: str
+    task_id: str
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    """The run's."""
+    item: msgspec.Raw | None = None
+    """Of a mapped task: this item,"""
+    number: int | None = None
+    """and its place in the list."""
+    refs: tuple[msgspec.Raw, ...] = ()
+    """The values of `DagTaskSpec.references`, in their order."""
+    values: dict[str, msgspec.Raw] = {}
+    """The values of what else stands in the task, by the text of each `${{ ... }}`."""
 
 
 def job_id_of(dag_id: str, task_id: str) -> str:

@@ -2,6 +2,14 @@
 -- A DAG is a job; each of its tasks is a hidden job named `dag_id/task_id`. A run is named by the
 -- execution of its DAG, which a DagActor holds while the run goes on.
 
+-- Whoever lists jobs does not see them.
+ALTER TABLE jobs ADD COLUMN hidden boolean NOT NULL
+    GENERATED ALWAYS AS (strpos(job_id, '/') > 0) STORED;
+DROP INDEX jobs_source;
+CREATE INDEX jobs_source ON jobs (tenant, source) WHERE deleted_at IS NULL AND NOT hidden;
+DROP INDEX jobs_newest;
+CREATE INDEX jobs_newest ON jobs (tenant, job_key) WHERE deleted_at IS NULL AND NOT hidden;
+
 CREATE TABLE dags (
     job_key bigint PRIMARY KEY REFERENCES jobs,
     tenant text COLLATE "C" NOT NULL,
@@ -37,6 +45,10 @@ CREATE TABLE dag_version_tasks (
     PRIMARY KEY (job_key, version, number),
     FOREIGN KEY (job_key, version) REFERENCES dag_versions
 );
+
+-- Tasks that are runs of other DAGs.
+CREATE INDEX dag_version_tasks_sub ON dag_version_tasks (tenant, job_key, version)
+    WHERE jsonb_exists(spec, 'dag');
 
 CREATE TABLE task_dependencies (
     job_key bigint NOT NULL,                      -- of the DAG
@@ -120,7 +132,7 @@ CREATE TABLE dag_signals (
 -- Executions of tasks that have ended and that no DagActor has taken account of yet. Written by
 -- the statement that ends them, whichever it is, so that no end goes unseen.
 CREATE TABLE dag_ended (
-    execution bigint PRIMARY KEY,
+    execution bigint PRIMARY KEY,                 -- below 0: look at the run of that number
     tenant text COLLATE "C" NOT NULL,
     state text COLLATE "C" NOT NULL,
     reason text COLLATE "C",
@@ -139,9 +151,10 @@ BEGIN
         result = excluded.result;
     RETURN NULL;
 END $$;
--- Only what is a DAG's task calls the function: no other job has a slash in its id.
+-- Only what is a DAG's task calls the function, no other job having a slash in its id, or what is a
+-- run's own execution, which another run may wait for.
 CREATE TRIGGER execution_history_of_task AFTER INSERT ON execution_history
-    FOR EACH ROW WHEN (strpos(NEW.job_id, '/') > 0)
+    FOR EACH ROW WHEN (strpos(NEW.job_id, '/') > 0 OR NEW.pool = '@dags')
     EXECUTE FUNCTION tell_of_task();
 
 DO $$
