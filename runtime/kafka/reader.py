@@ -46,6 +46,10 @@ BATCH_BYTES: Final = 1 << 20
 """What is handed over in one go, before others of the loop have their turn."""
 
 START_S: Final = 10.0
+ASK_AGAIN_S: Final = 0.5
+OUTAGE_S: Final = 60.0
+"""So long brokers that are away keep their consumer; then it is made anew."""
+
 METADATA_AGE_MS: Final = 5_000
 """How soon a partition that was added is read."""
 
@@ -158,6 +162,32 @@ class TopicReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         with anyio.fail_after(START_S):
             return await topic_id(consumer._client, self._subscription.topic)  # noqa: SLF001
 
+    async def _see_same(self, consumer: AIOKafkaConsumer) -> None:
+        """Return once Kafka says that this still is the topic that was found.
+
+        A broker that is away for a moment costs no membership in the group, and so no rebalance.
+
+        Raises:
+            _MadeAnewError: It is gone, or another.
+            KafkaError: Nobody can be asked for long.
+        """
+        give_up_at = anyio.current_time() + OUTAGE_S
+        while True:
+            try:
+                found = await self._ask_id(consumer)
+                break
+            except ERRORS as error:
+                self._well = False
+                self._on_state(self._subscription, describe(error))
+                if anyio.current_time() > give_up_at:
+                    raise
+            await anyio.sleep(ASK_AGAIN_S)
+        if found != self._id:
+            raise _MadeAnewError
+        if not self._well:
+            self._well = True
+            self._on_state(self._subscription, None)
+
     async def _step(self, consumer: AIOKafkaConsumer, since: datetime | None) -> None:
         """Take over what was assigned, poll once, keep what came, and commit it."""
         new = consumer.assignment() - self._placed
@@ -172,11 +202,7 @@ class TopicReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         except OffsetOutOfRangeError as error:
             await self._place_again(consumer, error.args[0])
             return
-        if await self._ask_id(consumer) != self._id:  # before they are given this id
-            raise _MadeAnewError
-        if not self._well:
-            self._well = True
-            self._on_state(self._subscription, None)
+        await self._see_same(consumer)  # before they are given this id
         records = {part: batch for part, batch in batches.items() if part in self._placed}
         for part, batch in records.items():
             for some in _slices(batch):
@@ -249,8 +275,7 @@ class TopicReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self, consumer: AIOKafkaConsumer, lost: dict[TopicPartition, int]
     ) -> None:
         """Go on at the nearest record there is: what lay before it was deleted unread."""
-        if await self._ask_id(consumer) != self._id:
-            raise _MadeAnewError
+        await self._see_same(consumer)
         first = await consumer.beginning_offsets(list(lost))
         last = await consumer.end_offsets(list(lost))
         for part, offset in lost.items():
