@@ -70,6 +70,9 @@ def _url(value: object) -> str:
     hosts = urlsplit(value).netloc.rpartition("@")[2]
     if any(not re.fullmatch(r"(\[[^]]*\]|[^:]*)(:[0-9]{0,5})?", host) for host in hosts.split(",")):
         raise Wrong(f"{form}; in a password `@`, `:`, `/` and `%` are written %40, %3A, %2F, %25")
+    ports = [host.rpartition("]")[2].rpartition(":")[2] for host in hosts.split(",") if ":" in host]
+    if any(port and not 1 <= int(port) <= _LAST_PORT for port in ports):
+        raise Wrong(f"{form}; a port is a number from 1 to {_LAST_PORT}")
     return value
 
 

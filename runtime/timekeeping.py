@@ -19,11 +19,12 @@ from runtime.postgres.nodes import sample_clock
 
 log = structlog.get_logger("tickwright.node")
 
-SILENT_S: Final = 5.0
-"""So long without an answer, and the database is away."""
+SILENT_S: Final = 2.5
+"""So long without an answer, twice, and the database is away."""
 
 _FIRST_SAMPLES: Final = 5
 _SAMPLE_S: Final = 1.0
+_BEGIN_S: Final = 30.0
 
 
 class Timekeeper:
@@ -59,7 +60,7 @@ class Timekeeper:
             UnavailableError: The database is away.
         """
         for _ in range(_FIRST_SAMPLES):
-            await self._sample()
+            await self._sample(_BEGIN_S)
 
     async def run(self) -> None:
         """Sample for ever; an outage is trouble, not an end."""
@@ -67,7 +68,7 @@ class Timekeeper:
         while True:
             await anyio.sleep(_SAMPLE_S)
             try:
-                await self._sample()
+                await self._sample_surely()
             except UnavailableError as error:
                 self._away(str(error))
                 was_away = True
@@ -80,6 +81,15 @@ class Timekeeper:
                 await self._database.renew(older_than_s=SILENT_S)
             self._reached(True)
 
+    async def _sample_surely(self) -> None:
+        """A connection that broke is no outage yet: the next sample is on a new one."""
+        try:
+            await self._sample()
+        except UnavailableError:
+            if "database" in self._health.troubles:
+                raise
+            await self._sample()
+
     def _away(self, reason: str) -> None:
         if self._health.trouble("database", reason):
             log.warning("database away", error=reason)
@@ -87,9 +97,9 @@ class Timekeeper:
         if (self._clock.now() - since).total_seconds() >= self._ttl_s:
             self._reached(False)
 
-    async def _sample(self) -> None:
+    async def _sample(self, within_s: float = SILENT_S) -> None:
         asked = monotonic_ns()
-        said = await sample_clock(self._database.vital, within_s=SILENT_S)
+        said = await sample_clock(self._database.vital, within_s=within_s)
         step = self._clock.adopt(Sample(asked, to_epoch_ns(said), monotonic_ns()))
         if step is not None:
             log.warning("the database's clock stepped", by_s=round(step.by_s, 3))
