@@ -156,7 +156,7 @@ class Breaker:
                 await servers.act("resume", fault.target)
             case "promote":
                 await servers.act("kill", fault.target)
-                await servers.act("promote", fault.detail)
+                await servers.act("promote")
             case _:
                 raise ValueError(f"no server can be {fault.kind}ed")
 

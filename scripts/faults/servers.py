@@ -66,9 +66,9 @@ class Servers:
             name, _, value = line.removeprefix("export ").partition("=")
             self.settings[name] = shlex.split(value)[0]
 
-    async def act(self, verb: str, name: str) -> None:
-        """`kill`, `pause`, `resume` or `restart` a server; the last returns once it answers."""
-        await self._run(verb, name, within_s=ACT_S)
+    async def act(self, verb: str, *names: str) -> None:
+        """`kill`, `pause`, `resume` or `restart` a server, or `promote`; the last two wait."""
+        await self._run(verb, *names, within_s=ACT_S)
 
     async def status(self) -> list[dict[str, Any]]:
         """What `scripts/services status` says."""
