@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 import msgspec
@@ -103,7 +104,7 @@ class Pool:
             settings["role"] = role
         self._hosts = arguments if isinstance(arguments, Hosts) else Hosts(arguments)
         self._options: dict[str, Any] = {
-            "connect": self._hosts.connect,
+            "connect": self._connect,
             "min_size": 0,
             "max_size": size,
             "max_queries": 1 << 40,
@@ -116,6 +117,7 @@ class Pool:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._in_hand: dict[PoolConnectionProxy[asyncpg.Record], float] = {}
         """Sessions that are given out, and since when."""
+        self._made: WeakSet[asyncpg.Connection[asyncpg.Record]] = WeakSet()
         self._down_since: float | None = None
         self._error: str | None = None
 
@@ -182,11 +184,15 @@ class Pool:
         """
         if self._pool is None:
             return
-        await self._pool.expire_connections()
         now = asyncio.get_running_loop().time()
-        for session, since in list(self._in_hand.items()):
-            if now - since >= older_than_s:
-                session.terminate()
+        kept = {
+            session._con  # noqa: SLF001 - what the pool gives out is a proxy
+            for session, since in self._in_hand.items()
+            if now - since < older_than_s
+        }
+        await self._pool.expire_connections()
+        for session in set(self._made) - kept:
+            session.terminate()  # to be told good-bye, the other side would have to answer
 
     async def fetch(
         self, query: str, *args: object, within_s: float | None = None
@@ -275,6 +281,13 @@ class Pool:
             connections=self._pool.get_size() if self._pool is not None else 0,
             idle=self._pool.get_idle_size() if self._pool is not None else 0,
         )
+
+    async def _connect(
+        self, *arguments: object, **options: Any
+    ) -> asyncpg.Connection[asyncpg.Record]:
+        session = await self._hosts.connect(*arguments, **options)
+        self._made.add(session)
+        return session
 
     async def _acquire(self, within_s: float | None = None) -> PoolConnectionProxy[asyncpg.Record]:
         pool = self.connections
