@@ -8,9 +8,9 @@ Verdict = Literal["new", "repeated", "ghost"]
 class Arrivals:
     """Which records of each sending node have been seen.
 
-    A sender numbers what it sends to us, one by one, per session. What is at or below the last
-    number is a copy, or late, and either is dropped: so order holds, and a hole is a loss, which
-    every sender lives with. Sessions grow, so what is left of an old one is a ghost.
+    A sender numbers what it sends, to whomever, per session. What is at or below the last number
+    is a copy, or late, and either is dropped: so order holds, and a hole is a loss, which every
+    sender lives with, or went to others. Sessions grow, so what is left of an old one is a ghost.
     """
 
     def __init__(self) -> None:

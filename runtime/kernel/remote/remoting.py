@@ -97,7 +97,8 @@ class Remoting:
             judge=self._ended, number=self.pending.number, watch=self._watch, unwatch=self._unwatch
         )
         self._session = system.clock.now_ns() if session is None else session
-        self._sequences: dict[int, int] = {}
+        self._sequence = 0
+        """One for all nodes: whom we held for dead may not have heard of it, and remembers."""
         self._inbound = Inbound(self)
         self._unsubscribe = peers.subscribe(self._changed)
         system.far_lookup = self.lookup
@@ -275,7 +276,7 @@ class Remoting:
         name = self.roster.name_of(node)
         if name is None:
             return "dead"
-        sequence = self._sequences.get(node, 0) + 1
+        sequence = self._sequence + 1
         record = _ENVELOPE.encode(
             Envelope(
                 kind=kind,
@@ -292,7 +293,7 @@ class Remoting:
             return "too_large"
         if not self.transport.send(name, record, deadline_ns=deadline_ns):
             return "full" if self.transport.away is None else "unreachable"
-        self._sequences[node] = sequence
+        self._sequence = sequence
         self.traffic.sent[kind, fields.get("type", "")] += 1
         return None
 
@@ -324,7 +325,6 @@ class Remoting:
         """The peers list is new: what is gone is dead, and watches are said again in time."""
         del joined
         for node, name in self.roster.settle(gone):
-            self._sequences.pop(node, None)
             self._inbound.node_gone(node)
             if self.peers.by_name(name) is None:
                 self.transport.forget(name)

@@ -355,6 +355,24 @@ async def test_a_dead_node_is_not_believed_any_more():
 
 
 @pytest.mark.asyncio
+async def test_a_node_that_was_held_for_dead_by_one_side_only_is_heard_again():
+    """After an outage whoever beats first sees nobody else alive; the others saw no such thing."""
+    async with pair() as nodes:
+        heard = []
+        nodes.b.system.spawn(lambda: Listener(heard))
+        for number in range(3):
+            nodes.a.remoting.ref(2, "listener").tell(number)
+        await nodes.kit.settle()
+        living = nodes.a.peers.all()
+        nodes.a.peers.update([])
+        nodes.a.peers.update(living)
+        nodes.a.remoting.ref(2, "listener").tell("again")
+        await nodes.kit.settle()
+        assert heard == [0, 1, 2, "again"]
+        assert nodes.b.dropped == {}
+
+
+@pytest.mark.asyncio
 async def test_a_successor_of_the_same_name_leaves_what_was_for_another():
     async with pair() as nodes:
         heard = []
