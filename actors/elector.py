@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from protocols.actor import Actor, Context, Props, Ref, Terminated
-from protocols.errors import UnavailableError
+from protocols.errors import NotFoundError, UnavailableError
 from protocols.ports.coordinator import Coordinator, Leadership
 from protocols.ports.store import Term, TimerStore
 
@@ -102,7 +102,8 @@ class ElectorActor(Actor):
                 self._campaign(ctx)
             case _Failed(error=error):
                 self._taking = False
-                if not isinstance(error, UnavailableError):
+                # No such leadership: there are fewer now, and who ends electors has yet to hear it.
+                if not isinstance(error, UnavailableError | NotFoundError):
                     raise error
                 ctx.after(_RETRY_S, _Retake())
 

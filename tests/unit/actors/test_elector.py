@@ -5,6 +5,7 @@ import pytest
 
 from actors.elector import ElectorActor
 from protocols.actor import Actor, Props
+from protocols.errors import NotFoundError
 
 pytestmark = pytest.mark.asyncio
 
@@ -137,3 +138,24 @@ async def test_an_epoch_taken_for_a_term_that_was_lost_meanwhile_starts_no_timer
         coordinator.won[0].over.set()
         await house.kit.advance(3.0)
         assert seen == ["campaigns", "resigned", "campaigns"]
+
+
+async def test_a_group_that_is_no_more_is_kept_without_a_timer_and_taken_when_it_is_back(open_house):
+    """A node with hundreds of groups regrouped to one hears of it later than its timers do."""
+    async with open_house() as house:
+        seen: list[str] = []
+        take, gone = house.line.store.take_epoch, True
+
+        async def refused(*args, **kwargs):
+            if gone:
+                raise NotFoundError("there is no leadership 0: timer.shards was lowered")
+            return await take(*args, **kwargs)
+
+        house.line.store.take_epoch = refused
+        actor = elect(house, Coordinator(seen), seen)
+        await house.kit.advance(60.0)
+        assert actor.alive
+        assert seen == ["campaigns"], "no failure: it would be one of its supervisor's few"
+        gone = False
+        await house.kit.advance(2.0)
+        assert seen == ["campaigns", "timer"]
