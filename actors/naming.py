@@ -42,5 +42,5 @@ class NameWatch:
         return "wait"
 
     def interrupted(self) -> None:
-        """The books could not be read: silence before this counts for nothing."""
-        self._beat = None
+        """The books could not be read: neither silence nor waiting before this counts."""
+        self._beat = self._asked_at = None

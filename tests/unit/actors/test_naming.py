@@ -33,6 +33,14 @@ def test_an_outage_is_not_counted_as_silence():
     assert watch.judge(held(), 11.0) == "bury"
 
 
+def test_the_time_of_an_outage_is_nobodys_patience():
+    watch = NameWatch(TTL_S)
+    assert watch.judge(held(), 0.0) == "wait"
+    watch.interrupted()
+    assert [watch.judge(held(), now) for now in (60.0, 62.0, 64.9)] == ["wait"] * 3
+    assert watch.judge(held(), 65.0) == "bury"
+
+
 def test_a_new_holder_is_watched_anew():
     watch = NameWatch(TTL_S)
     assert watch.judge(held(), 0.0) == "wait"
