@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -10,6 +11,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from actors.records import Counts
 from protocols.messages import Hint
 from runtime.services import Services
 
@@ -29,6 +31,8 @@ def cluster_metrics(node: Services) -> Iterator[Metric]:
     yield from _lateness(node)
     if node.member is not None:
         yield from _messages(node)
+        if node.member.records is not None:
+            yield _triggers(node.member.records.counts)
 
 
 def _writes(node: Services) -> Iterator[Metric]:
@@ -104,6 +108,17 @@ def _messages(node: Services) -> Iterator[Metric]:
         "Messages from other nodes that went no further, by why.",
         traffic.dropped,
     )
+
+
+def _triggers(counts: Counts) -> Metric:
+    family = CounterMetricFamily(
+        "tickwright_kafka_triggers_total",
+        "Records of Kafka that this node read for its jobs, and what became of them.",
+        labels=["fate"],
+    )
+    for fate, count in msgspec.structs.asdict(counts).items():
+        family.add_metric(["read" if fate == "records" else fate], count)
+    return family
 
 
 def _by_reason(name: str, text: str, counts: Mapping[Any, int]) -> Metric:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anyio
+import httpx
 import msgspec
 import pytest
 
@@ -34,7 +35,7 @@ async def test_records_run_a_job_over_the_death_of_the_node_that_read_them(
         async with cluster(folder, servers) as house:
             topic = f"{house.env['RUNTIME_CLUSTER__NAME']}.orders"
             await create_topics(settings, Topic(name=topic, partitions=2, retention_s=3600))
-            a, _ = house.up("a", "b")
+            a, b = house.up("a", "b")
             house.apply(a, JOBS.replace("TOPIC", topic))
             producer = new_producer(settings)
             await producer.start()
@@ -52,6 +53,12 @@ async def test_records_run_a_job_over_the_death_of_the_node_that_read_them(
             assert {row["state"] for row in rows} == {"succeeded"}
             values = [msgspec.json.decode(row["input"])["value"]["n"] for row in rows]
             assert sorted(values) == list(range(40))
+            metrics = await anyio.to_thread.run_sync(_metrics, b)
+            assert 'tickwright_kafka_triggers_total{fate="triggered"}' in metrics
+
+
+def _metrics(node) -> str:
+    return httpx.get(f"{node.url}/metrics").text
 
 
 async def ended(house, count: int):

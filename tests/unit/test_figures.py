@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.records import Counts
 from protocols.messages import Ready
 from protocols.ports.transport import TransportCounts
 from runtime.hosts.lateness import Lateness
@@ -43,6 +44,7 @@ def test_all_that_a_member_counts_is_documented_and_hints_are_told_apart():
         member=SimpleNamespace(
             transport=SimpleNamespace(counts=lambda: TransportCounts(sent=3)),
             remoting=SimpleNamespace(traffic=traffic),
+            records=SimpleNamespace(counts=Counts(triggered=2)),
         ),
     )
     families = list(cluster_metrics(node))
