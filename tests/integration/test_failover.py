@@ -13,10 +13,13 @@ import pytest
 
 from protocols.errors import UnavailableError
 from runtime.cli.checks_of_database import check_database
-from runtime.database import connect
+from runtime.clock import DatabaseClock
+from runtime.database import Database, connect
+from runtime.health import Health, Level
 from runtime.postgres.hosts import Hosts
 from runtime.postgres.pool import Pool
 from runtime.settings import load_settings
+from runtime.timekeeping import Timekeeper
 from tests.support.cluster import TOKEN, ClusterHouse, Servers, cluster
 from tests.support.folders import walkable_folder
 from tests.support.services import Server, Services
@@ -29,6 +32,7 @@ jobs:
   - {job_id: often, schedule: "* * * * * *", command: "true", overlap: allow}
   - {job_id: asked, command: "true", overlap: allow}
 """
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vital'"
 ROWS = """
 WITH rows AS (
     SELECT scheduled_for, instants FROM execution_history WHERE job_id = 'often'
@@ -128,6 +132,57 @@ async def test_statements_on_dead_connections_end_when_the_primary_is_found_else
                 assert hosts.primary == host_of(url)
                 await ended.wait()
             assert (await two.fetch("SELECT 3"))[0][0] == 3
+
+
+class Told(Health):
+    """Keeps each trouble that it was told of."""
+
+    def __init__(self, clock: DatabaseClock) -> None:
+        super().__init__(clock)
+        self.parts: list[str] = []
+
+    def trouble(self, part: str, reason: str, *, level: Level = "degraded") -> bool:
+        self.parts.append(part)
+        return super().trouble(part, reason, level=level)
+
+
+async def test_a_connection_that_broke_is_no_outage_and_a_silent_server_is(
+    database_server: Server,
+):
+    url = database_server.url
+    samples: list[bool] = []
+    clock = DatabaseClock()
+    health = Told(clock)
+    async with road_to(url) as road:
+        hosts = Hosts({"dsn": over(url, f"127.0.0.1:{road.port}")})
+        async with Pool(hosts, name="vital", size=2) as pool:
+            database = Database(hot=pool, keeping=pool, vital=pool, api=pool, embedded=False)
+            time = Timekeeper(
+                database, clock=clock, health=health, ttl_s=0.0, reached=samples.append
+            )
+            await time.begin()
+
+            async def sampled(as_it_should: bool) -> None:
+                samples.clear()
+                with anyio.fail_after(WITHIN_S):
+                    while as_it_should not in samples:  # noqa: ASYNC110 - a list tells nobody
+                        await anyio.sleep(0.05)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(time.run)
+                await sampled(True)
+                cut = await connect(Hosts({"dsn": url}))
+                await cut.execute(CUT)
+                await cut.close()
+                await sampled(True)
+                assert "database" not in health.parts
+                road.open.clear()
+                await sampled(False)
+                assert "database" in health.troubles
+                road.open.set()
+                await sampled(True)
+                assert "database" not in health.troubles
+                group.cancel_scope.cancel()
 
 
 @pytest.fixture(scope="module")
