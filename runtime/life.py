@@ -251,11 +251,13 @@ class Life:
             self._member.see(self.incarnation, pulse.peers)
         if pulse.state == "draining":
             self._drain()
-        elif pulse.leaderships != self._leaderships:
+            return
+        if pulse.leaderships != self._leaderships:
             log.info("leaderships regrouped", were=self._leaderships, are=pulse.leaderships)
             self._leaderships = pulse.leaderships
             self._local.cover(pulse.leaderships)
-            self._tell("timing", Cover(pulse.leaderships))
+        # At every beat: whoever it was told may have been restarted, with the number of the start.
+        self._tell("timing", Cover(pulse.leaderships))
 
     def _drain(self) -> None:
         """Lead nothing and claim nothing; done when nothing runs any more. Said at every beat."""
