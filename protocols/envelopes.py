@@ -37,7 +37,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     session: int
     """Which run of the sender's transport; grows, and its sequence starts anew."""
     sequence: int
-    """From 1, growing by one with each envelope of this session to this very node."""
+    """Grows with each envelope of this session, to whichever node."""
     to: int
     """Incarnation of the node it is for; a successor of the same name leaves it."""
     target: str = ""

@@ -140,7 +140,9 @@ async def test_an_epoch_taken_for_a_term_that_was_lost_meanwhile_starts_no_timer
         assert seen == ["campaigns", "resigned", "campaigns"]
 
 
-async def test_a_group_that_is_no_more_is_kept_without_a_timer_and_taken_when_it_is_back(open_house):
+async def test_a_group_that_is_no_more_is_kept_without_a_timer_and_taken_when_it_is_back(
+    open_house,
+):
     """A node with hundreds of groups regrouped to one hears of it later than its timers do."""
     async with open_house() as house:
         seen: list[str] = []
