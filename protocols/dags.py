@@ -96,7 +96,7 @@ class DagTask(msgspec.Struct, frozen=True, kw_only=True, tag="dag", omit_default
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a task's execution has as its input, as JSON; an attempt sees `input` and the rest apart.
+    """What a task's execution has as its input, as JSON; an attempt sees its parts.
 
     Everything that the task refers to was worked out when it was made ready, so that each attempt
     sees the same.
@@ -119,6 +119,11 @@ class TaskInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def job_id_of(dag_id: str, task_id: str) -> str:
     """The id of a task's hidden job."""
     return f"{dag_id}{SEPARATOR}{task_id}"
+
+
+def dag_of(job_id: str) -> str:
+    """The id of the DAG that a hidden job is a task of; of any other job its own."""
+    return job_id.partition(SEPARATOR)[0]
 
 
 def is_hidden(job_id: str) -> bool:

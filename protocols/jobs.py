@@ -4,62 +4,51 @@ from typing import Any, Literal
 
 import msgspec
 
+from protocols.dags import DagTask
 from protocols.schedules import Calendar, Schedule
+from protocols.tasks import (
+    CommandTask,
+    HttpExpect,
+    HttpTask,
+    Isolation,
+    NoTask,
+    PlainTask,
+    PythonTask,
+)
 
-Isolation = Literal["shared", "process", "inline"]
+__all__ = [
+    "PRIORITIES",
+    "Backoff",
+    "CheckpointScope",
+    "CommandTask",
+    "DagTask",
+    "Guarantee",
+    "HttpExpect",
+    "HttpTask",
+    "Isolation",
+    "JobSpec",
+    "KafkaTrigger",
+    "NoTask",
+    "OnDependencyFailure",
+    "Overlap",
+    "PlainTask",
+    "PythonTask",
+    "Retry",
+    "RetryOn",
+    "Task",
+    "Trigger",
+]
+
 Overlap = Literal["skip", "queue", "allow", "cancel_running"]
 Guarantee = Literal["at_least_once", "at_most_once"]
 Backoff = Literal["exponential", "linear", "fibonacci", "fixed"]
 RetryOn = Literal["failed", "timed_out"]
 OnDependencyFailure = Literal["skip", "wait", "run"]
 CheckpointScope = Literal["execution", "job"]
+Task = CommandTask | PythonTask | HttpTask | DagTask | NoTask
 
 PRIORITIES = ("critical", "high", "normal", "low")
 """Most urgent first; a priority's place here is the number it is stored as."""
-
-
-class CommandTask(msgspec.Struct, frozen=True, kw_only=True, tag="command", omit_defaults=True):
-    """A process: `shell` is run by /bin/sh, `argv` as it stands; exactly one of them is set."""
-
-    shell: str | None = None
-    argv: tuple[str, ...] | None = None
-    cwd: str | None = None
-    env: dict[str, str] = {}
-    success_exit_codes: tuple[int, ...] = (0,)
-
-
-class PythonTask(msgspec.Struct, frozen=True, kw_only=True, tag="python", omit_defaults=True):
-    """A callable, named `package.module:function`, called as `function(ctx, *args, **kwargs)`.
-
-    `isolation` is resolved when the job is applied: `shared` for a coroutine function, `process`
-    for a plain one, `inline` only inside the program that embeds the runtime.
-    """
-
-    target: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    isolation: Isolation | None = None
-    """None only between the file and its apply, which finds out what kind of callable it is."""
-
-
-class HttpExpect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What makes an HTTP answer a success; any 2xx where `status` is empty."""
-
-    status: tuple[int, ...] = ()
-    body_contains: str | None = None
-
-
-class HttpTask(msgspec.Struct, frozen=True, kw_only=True, tag="http", omit_defaults=True):
-    """One HTTP request; `body` is sent as JSON unless it is a string."""
-
-    method: str = "GET"
-    url: str
-    headers: dict[str, str] = {}
-    body: Any = None
-    expect: HttpExpect = HttpExpect()
-
-
-Task = CommandTask | PythonTask | HttpTask
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from typing import Final
 
 from protocols.ids import execution_id
 from protocols.instants import to_epoch_ns
-from protocols.jobs import JobSpec
+from protocols.jobs import DagTask, JobSpec, NoTask
 from protocols.ports.executor import Assignment
 from protocols.ports.store import Claimed
 
@@ -15,6 +15,8 @@ _epoch_ns: Final = lru_cache(maxsize=1024)(to_epoch_ns)
 
 def assignment_of(row: Claimed, spec: JobSpec, checkpoint: bytes | None) -> Assignment:
     """The attempt that `row` begins, resuming from `checkpoint` where there is one."""
+    task = spec.task
+    assert not isinstance(task, DagTask | NoTask), "no worker is given what it cannot run"
     return Assignment(
         id=row.id,
         execution_id=execution_id(row.id, row.created_at),
@@ -24,7 +26,7 @@ def assignment_of(row: Claimed, spec: JobSpec, checkpoint: bytes | None) -> Assi
         attempt=row.attempt,
         fencing_token=row.fencing_token,
         scheduled_for_ns=_epoch_ns(row.scheduled_for),
-        task=spec.task,
+        task=task,
         timeout_s=spec.timeout_s,
         heartbeat_s=spec.heartbeat_s,
         input=row.input,

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from protocols.jobs import Task
+from protocols.tasks import PlainTask
 
 OutcomeState = Literal["succeeded", "failed", "timed_out", "cancelled", "lost", "unstarted"]
 """`lost`: it had started, and its host was killed for another's sake or died.
@@ -23,7 +23,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     fencing_token: int
     scheduled_for_ns: int
-    task: Task
+    task: PlainTask
     timeout_s: float
     heartbeat_s: float | None = None
     input: bytes | None = None

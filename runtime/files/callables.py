@@ -13,9 +13,10 @@ from typing import Final, Literal
 import anyio
 import msgspec
 
+from protocols.dags import DagTask, DagTaskSpec
 from protocols.errors import TickwrightError
 from protocols.jobs import Isolation, JobSpec, PythonTask
-from runtime.files.load import FileSet, Located
+from runtime.files.load import FileSet
 from runtime.files.places import FileProblem, InvalidFileError
 from runtime.hosts.environment import base_environment, node_python_path
 from runtime.hosts.guardian import boot
@@ -110,12 +111,23 @@ async def _run(questions: bytes, cwd: FilePath, output: bytearray) -> None:
 
 
 def resolved(spec: JobSpec, found: Mapping[str, Callable]) -> JobSpec:
-    """The job with its callable's isolation filled in."""
+    """The job, or the DAG, with the isolation of its callables filled in."""
     task = spec.task
+    if isinstance(task, DagTask):
+        parts = tuple(_resolved_task(part, found) for part in task.tasks)
+        return msgspec.structs.replace(spec, task=msgspec.structs.replace(task, tasks=parts))
     if not isinstance(task, PythonTask) or task.isolation is not None:
         return spec
     isolation = found[task.target].isolation
     return msgspec.structs.replace(spec, task=msgspec.structs.replace(task, isolation=isolation))
+
+
+def _resolved_task(part: DagTaskSpec, found: Mapping[str, Callable]) -> DagTaskSpec:
+    task = part.task
+    if not isinstance(task, PythonTask) or task.isolation is not None:
+        return part
+    task = msgspec.structs.replace(task, isolation=found[task.target].isolation)
+    return msgspec.structs.replace(part, task=task)
 
 
 async def resolve_files(files: FileSet, *, cwd: FilePath) -> FileSet:
@@ -127,14 +139,12 @@ async def resolve_files(files: FileSet, *, cwd: FilePath) -> FileSet:
     targets = [job.spec.task.target for job in files.jobs if isinstance(job.spec.task, PythonTask)]
     found = await look_up(targets, cwd=cwd)
     problems: list[FileProblem] = []
-    jobs: list[Located] = []
     for job in files.jobs:
         task = job.spec.task
         if isinstance(task, PythonTask) and found[task.target].isolation is None:
             message = f'"{task.target}" cannot be imported: {found[task.target].error}'
             problems.append(job.problem(("python",), message))
-        else:
-            jobs.append(msgspec.structs.replace(job, spec=resolved(job.spec, found)))
     if problems:
         raise InvalidFileError(problems)
+    jobs = [msgspec.structs.replace(job, spec=resolved(job.spec, found)) for job in files.jobs]
     return msgspec.structs.replace(files, jobs=tuple(jobs))

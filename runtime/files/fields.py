@@ -231,9 +231,11 @@ def _plain(value: object, depth: int) -> Any:
 
 def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     """The same list, refused where a thing stands in it twice."""
+    seen: set[T] = set()
     for i, value in enumerate(values):
-        if value in values[:i]:
+        if value in seen:
             raise Refused(f"{shown(value)} stands here twice", (i,))
+        seen.add(value)
     return values
 
 

@@ -62,54 +62,83 @@ def read_job(
     if not job_id and "job_id" not in fields and isinstance(raw, Mapping):
         fields.refuse((), "a job needs its job_id")
     task = read_task(fields)
-    schedule = _schedule(fields)
-    retry = _retry(fields)
-    guarantee: Guarantee = fields.take(
-        "guarantee", choice("at_least_once", "at_most_once"), "at_least_once"
-    )
-    if guarantee == "at_most_once" and retry.max_retries > 0:
-        fields.refuse(("max_retries",), "a job that runs at most once has no retries")
-    dependencies = fields.take("dependencies", _dependencies, ())
-    if job_id in dependencies:
+    schedule, due = read_due(fields)
+    if job_id in due["dependencies"]:
         fields.refuse(("dependencies",), f"{job_id} depends on itself")
-    values: dict[str, Any] = {
-        "timeout_s": fields.take("timeout", seconds, 3600.0),
-        "priority": fields.take("priority", _priority, PRIORITIES.index("normal")),
-        "pool": fields.take("pool", name, "default"),
-        "overlap": fields.take(
-            "overlap", choice("skip", "queue", "allow", "cancel_running"), "skip"
-        ),
-        "expires_s": fields.take("expires", seconds, None),
-        "concurrency_limit": _concurrency(fields),
-        "on_dependency_failure": fields.take(
-            "on_dependency_failure", choice("skip", "wait", "run"), "skip"
-        ),
-        "dependency_timeout_s": fields.take("dependency_timeout", seconds, None),
-        "on": read_triggers(fields),
-        "heartbeat_s": fields.take("heartbeat", seconds, None),
-        "checkpoint": fields.take("checkpoint", choice("execution", "job"), "execution"),
-        "tags": fields.take("tags", lambda v: distinct(list_of(short, most=100)(v)), ()),
-        "description": fields.take("description", text, ""),
-        "owner": fields.take("owner", short, ""),
-        "enabled": fields.take("enabled", flag, default=True),
-    }
-    for field, why in _LATER.items():
-        fields.later(field, why)
-    fields.close()
+    values = due | read_shared(fields) | read_running(fields)
+    close(fields)
     if len(problems) > before or task is None:
         return None
-    named = schedule.calendars if schedule is not None else ()
     return JobSpec(
         tenant=tenant,
         job_id=job_id,
         task=task,
         schedule=schedule,
-        calendars={key: calendars[key] for key in named if key in calendars},
-        retry=retry,
-        guarantee=guarantee,
-        dependencies=dependencies,
+        calendars=named_calendars(schedule, calendars),
         **values,
     )
+
+
+def read_due(fields: Fields) -> tuple[Schedule | None, dict[str, Any]]:
+    """When a job, or a DAG, is due, and what it waits for."""
+    schedule = _schedule(fields)
+    return schedule, {
+        "dependencies": fields.take("dependencies", _dependencies, ()),
+        "overlap": fields.take(
+            "overlap", choice("skip", "queue", "allow", "cancel_running"), "skip"
+        ),
+        "on_dependency_failure": fields.take(
+            "on_dependency_failure", choice("skip", "wait", "run"), "skip"
+        ),
+        "dependency_timeout_s": fields.take("dependency_timeout", seconds, None),
+        "on": read_triggers(fields),
+        "enabled": fields.take("enabled", flag, default=True),
+    }
+
+
+def read_shared(fields: Fields) -> dict[str, Any]:
+    """What a job, a DAG and a task of a DAG have in common."""
+    return {
+        "priority": fields.take("priority", _priority, PRIORITIES.index("normal")),
+        "expires_s": fields.take("expires", seconds, None),
+        "concurrency_limit": _concurrency(fields),
+        "tags": fields.take("tags", lambda v: distinct(list_of(short, most=100)(v)), ()),
+        "description": fields.take("description", text, ""),
+        "owner": fields.take("owner", short, ""),
+    }
+
+
+def read_running(fields: Fields) -> dict[str, Any]:
+    """What holds for the executions of a job, or of a task, once a worker has them."""
+    guarantee: Guarantee = fields.take(
+        "guarantee", choice("at_least_once", "at_most_once"), "at_least_once"
+    )
+    retry = _retry(fields)
+    if guarantee == "at_most_once" and retry.max_retries > 0:
+        fields.refuse(("max_retries",), "a job that runs at most once has no retries")
+    return {
+        "guarantee": guarantee,
+        "retry": retry,
+        "timeout_s": fields.take("timeout", seconds, 3600.0),
+        "pool": fields.take("pool", name, "default"),
+        "heartbeat_s": fields.take("heartbeat", seconds, None),
+        "checkpoint": fields.take("checkpoint", choice("execution", "job"), "execution"),
+    }
+
+
+def close(fields: Fields) -> None:
+    """Refuse what is not built, and what nobody knows."""
+    for field, why in _LATER.items():
+        fields.later(field, why)
+    fields.close()
+
+
+def named_calendars(
+    schedule: Schedule | None, calendars: Mapping[str, Calendar]
+) -> dict[str, Calendar]:
+    """Those of these calendars that a schedule names."""
+    named = schedule.calendars if schedule is not None else ()
+    return {key: calendars[key] for key in named if key in calendars}
 
 
 def _schedule(fields: Fields) -> Schedule | None:

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
+from protocols.dags import is_hidden
 from protocols.errors import InvalidError, Problem
 from protocols.jobs import JobSpec
 from protocols.schedule_text import parse_calendar
 from protocols.schedules import Calendar
+from runtime.files.dags import read_dag
 from runtime.files.fields import NAME, Fields, Refused, matching
 from runtime.files.jobs import read_job
 from runtime.files.places import Document, FileProblem, InvalidFileError, Path, Place
@@ -24,7 +26,7 @@ _tenant = matching(NAME, "a tenant's name")
 
 
 class Located(msgspec.Struct, frozen=True):
-    """A job and where it stands, so that later checks can tell their errors with a place."""
+    """A job, a DAG or a task of one, and where it stands: later errors are told with a place."""
 
     spec: JobSpec
     document: Document
@@ -162,9 +164,14 @@ def _read(file: FilePath) -> bytes:
 def _is_text(path: Path) -> bool:
     """Whether a value is text by its place: `VERSION: 1.10` is no number in an environment."""
     match path:
-        case ("jobs", int(), "env", _) | ("defaults", "env", _):
-            return True
-        case ("jobs", int(), "http", "headers", _) | ("defaults", "http", "headers", _):
+        case ("dags", int(), "tasks", int(), *rest) | ("dags", int(), "defaults", *rest):
+            pass
+        case ("jobs", int(), *rest) | ("defaults", *rest):
+            pass
+        case _:
+            return False
+    match rest:
+        case ("env", _) | ("http", "headers", _):
             return True
     return False
 
@@ -184,7 +191,7 @@ def _read_document(
     own = _calendars(fields)
     calendars.update({(tenant, name): calendar for name, calendar in own.items()})
     defaults: dict[str, Any] = fields.take("defaults", _mapping, {})
-    fields.later("dags", "a DAG")
+    dags = fields.raw("dags")
     raw = fields.raw("jobs")
     fields.close()
     if "job_id" in defaults:
@@ -193,6 +200,12 @@ def _read_document(
         fields.refuse(("jobs",), "jobs are a list")
         raw = None
     jobs = []
+    if dags is not None and not isinstance(dags, list):
+        fields.refuse(("dags",), "DAGs are a list")
+        dags = None
+    for i, one in enumerate(dags or []):
+        parts = read_dag(one, ("dags", i), problems, tenant=tenant, calendars=own)
+        jobs += [Located(part, document, at) for part, at in parts]
     for i, one in enumerate(raw or []):
         path: Path = ("jobs", i)
         found: list[Problem] = []
@@ -239,11 +252,17 @@ def _twice(jobs: Iterable[Located]) -> list[FileProblem]:
     seen: dict[tuple[str, str], Located] = {}
     problems = []
     for job in jobs:
+        if is_hidden(job.spec.job_id):
+            continue
         key = (job.spec.tenant, job.spec.job_id)
         first = seen.setdefault(key, job)
         if first is not job:
-            place = first.document.place((*first.path, "job_id"))
+            place = first.document.place((*first.path, _id_of(first)))
             at = f"{first.document.file}:{place.line}:{place.column}"
             message = f'"{job.spec.job_id}" stands at {at} already'
-            problems.append(job.problem(("job_id",), message))
+            problems.append(job.problem((_id_of(job),), message))
     return problems
+
+
+def _id_of(job: Located) -> str:
+    return "dag_id" if job.path[0] == "dags" else "job_id"

@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from protocols.durations import shown
-from protocols.jobs import CommandTask, HttpExpect, HttpTask, PythonTask, Task
+from protocols.tasks import CommandTask, HttpExpect, HttpTask, PlainTask, PythonTask
 from runtime.files.fields import (
     Fields,
     Refused,
@@ -27,7 +27,7 @@ _METHOD: Final = re.compile(r"[A-Z]{1,20}")
 _target = matching(_TARGET, "a callable: give it as package.module:function")
 
 
-def read_task(fields: Fields) -> Task | None:
+def read_task(fields: Fields) -> PlainTask | None:
     """The job's one task; None where what stands there is wrong."""
     given = [kind for kind in KINDS if kind in fields]
     if len(given) != 1:

@@ -35,6 +35,7 @@ WITH named AS MATERIALIZED (
             SELECT a.job_key, a.version, a.tenant, a.job_id, a.paused FROM jobs a
             WHERE r.job_key IS NULL AND a.tenant = r.tenant
                 AND a.job_id BETWEEN r.job_id AND r.job_id AND a.deleted_at IS NULL
+                AND NOT a.hidden
             ORDER BY a.job_id LIMIT 1
             FOR KEY SHARE
         ) AS x

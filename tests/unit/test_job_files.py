@@ -277,12 +277,6 @@ def test_a_job_is_read_or_refused_whatever_it_is(raw):
         assert msgspec.json.decode(msgspec.json.encode(spec), type=JobSpec) == spec
 
 
-def test_dags_are_refused_by_name(write):
-    assert errors(write("dags: []\n")) == [
-        "jobs.yaml:1:7: dags: a DAG is not built yet; leave it out"
-    ]
-
-
 def test_a_folder_is_read_whole_and_its_hash_follows_its_content(write, tmp_path):
     (tmp_path / "d").mkdir()
     write("jobs: [{job_id: x, command: a}]", "d/one.yaml")

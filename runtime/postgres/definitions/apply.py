@@ -10,11 +10,12 @@ from typing import Final
 
 import msgspec
 
+from protocols.dags import dag_of, is_hidden
 from protocols.durations import shown
 from protocols.errors import ConflictError, InvalidError, Problem
 from protocols.jobs import JobSpec
 from protocols.schedules import Calendar
-from protocols.views import Applied, JobChange
+from protocols.views import Applied, FieldChange, JobChange
 from runtime.postgres.definitions.calendars import (
     StoredCalendar,
     changed_names,
@@ -24,6 +25,12 @@ from runtime.postgres.definitions.calendars import (
     read_calendars,
     resolve,
     write_calendars,
+)
+from runtime.postgres.definitions.dags import (
+    check_dags,
+    grown_dags,
+    read_tasks,
+    write_dags,
 )
 from runtime.postgres.definitions.delete import delete_jobs, refuse_needed
 from runtime.postgres.definitions.dependencies import cycle_problem, find_cycle, unknown_names
@@ -65,19 +72,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def answer(self) -> Applied:
         """The plan as users read it."""
-        changed = [
-            (c.spec.job_id, c.old.spec, c.spec)
-            for c in self.changes
-            if c.old is not None and c.old.spec is not None
-        ]
+        seen = [change for change in self.changes if not is_hidden(change.spec.job_id)]
+        tasks = _tasks_of(self.changes)
+        changed = sorted(
+            (change for change in seen if change.old is not None),
+            key=lambda change: change.spec.job_id,
+        )
         changes = [
-            JobChange(job_id, differences(old, new))
-            for job_id, old, new in sorted(changed, key=lambda c: c[0])[:TOLD_MAX]
+            JobChange(change.spec.job_id, told)
+            for change in changed[:TOLD_MAX]
+            if (told := _differences(change, tasks.get(change.spec.job_id, ())))
         ]
-        updated = [c.spec.job_id for c in self.changes if c.old is not None]
+        updated = [change.spec.job_id for change in changed]
+        adopted = [job.job_id for job in self.adopted if not is_hidden(job.job_id)]
         return Applied(
-            created=tuple(sorted(c.spec.job_id for c in self.changes if c.old is None)),
-            updated=tuple(sorted(updated + [job.job_id for job in self.adopted])),
+            created=tuple(sorted(c.spec.job_id for c in seen if c.old is None)),
+            updated=tuple(sorted(updated + adopted)),
             unchanged=tuple(sorted(self.unchanged)),
             deleted=tuple(sorted(self.pruned)),
             changes=tuple(changes),
@@ -105,7 +115,8 @@ async def apply(
         conn: within a transaction of the tenant (see `transact`).
         tenant: whose definitions they are.
         source: what they belong to from now on.
-        jobs: whole file sets at once, since they may name each other.
+        jobs: whole file sets at once, since they may name each other; tasks of DAGs, which are
+            hidden jobs, are among them.
         calendars: by name.
         content_hash: of what they were read from; a start compares it.
         now: when the new versions take force.
@@ -199,31 +210,35 @@ async def make_plan(
     touched = await jobs_naming(conn, tenant, [*changed, *dropped], besides=ours | pruned.keys())
     _refuse_dropped(dropped, touched)
     others = resolve([spec for _, spec in touched], {**standing, **calendars})
+    owners = [owner for owner, _ in touched]
+    for owner, task in await read_tasks(conn, tenant, others):
+        owners.append(owner)
+        others.append(task)
 
     specs = [*resolved, *others]
-    sources = [source] * len(resolved) + [owner for owner, _ in touched]
+    sources = [source] * len(resolved) + owners
     texts = [spec_text(spec, ("jobs", number)) for number, spec in enumerate(specs)]
     stored = await read_jobs(
         conn, tenant, [(spec.job_id, text) for spec, text in zip(specs, texts, strict=True)]
     )
     foreign = [job for job in stored.values() if job.job_id in ours and job.source != source]
-    if foreign and not adopt:
-        _refuse_foreign(foreign)
+    theirs = [job for job in foreign if not is_hidden(job.job_id)]
+    if theirs and not adopt:
+        _refuse_foreign(theirs)
     named = await _check_links(conn, tenant, resolved, stored, pruned)
+    await check_dags(conn, tenant, resolved, dropped=pruned)
     await refuse_needed(conn, list(pruned.values()), rewritten=ours)
-
-    changes = []
-    unchanged = []
-    for spec, text, owner in zip(specs, texts, sources, strict=True):
-        old = stored.get(spec.job_id)
-        if old is None or old.spec is not None:
-            changes.append(Change(spec=spec, text=text, source=owner, old=old))
-        elif old.source == owner:
-            unchanged.append(spec.job_id)
+    changes = _changes(specs, texts, sources, stored)
+    changed_ids = {change.spec.job_id for change in changes}
+    alike = [
+        spec.job_id
+        for spec, owner in zip(specs, sources, strict=True)
+        if spec.job_id not in changed_ids and stored[spec.job_id].source == owner
+    ]
     return Plan(
         changes=tuple(changes),
-        adopted=tuple(job for job in foreign if job.spec is None),
-        unchanged=tuple(unchanged),
+        adopted=tuple(job for job in foreign if job.job_id not in changed_ids),
+        unchanged=tuple(job_id for job_id in alike if not is_hidden(job_id)),
         pruned=pruned,
         named=named,
         calendars={name: calendars[name] for name in changed},
@@ -239,10 +254,52 @@ async def carry_out(
     keys = await write_jobs(conn, plan.changes, tenant=tenant, now=now)
     await adopt_jobs(conn, [job.job_key for job in plan.adopted], source=source, now=now)
     every = {**plan.named, **keys}
-    await write_links(conn, plan.changes, tenant=tenant, keys=every)
-    await move_schedules(conn, plan.changes, tenant=tenant, keys=every, now=now)
+    seen = [change for change in plan.changes if not is_hidden(change.spec.job_id)]
+    await write_links(conn, seen, tenant=tenant, keys=every)
+    await move_schedules(conn, seen, tenant=tenant, keys=every, now=now)
+    await write_dags(conn, seen, tenant=tenant, keys=every, now=now)
     await delete_jobs(conn, list(plan.pruned.values()), now=now)
     await delete_calendars(conn, tenant, plan.dropped_calendars)
+
+
+def _changes(
+    specs: Sequence[JobSpec],
+    texts: Sequence[str],
+    sources: Sequence[str],
+    stored: Mapping[str, StoredJob],
+) -> list[Change]:
+    """What is new or differs; of a DAG, all of it where any of it does."""
+    grown = grown_dags(specs, stored)
+    changes = []
+    for spec, text, source in zip(specs, texts, sources, strict=True):
+        old = stored.get(spec.job_id)
+        version = grown.get(dag_of(spec.job_id))
+        if version is None and is_hidden(spec.job_id):
+            continue
+        if version is None:
+            if old is not None and old.spec is None:
+                continue
+            version = 1 if old is None else old.version + 1
+        if old is not None and old.spec is None:
+            old = msgspec.structs.replace(old, spec=spec)  # a task of it differs, and not it
+        changes.append(Change(spec=spec, text=text, source=source, version=version, old=old))
+    return changes
+
+
+def _tasks_of(changes: Sequence[Change]) -> dict[str, list[Change]]:
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        if is_hidden(change.spec.job_id):
+            found.setdefault(dag_of(change.spec.job_id), []).append(change)
+    return found
+
+
+def _differences(change: Change, tasks: Sequence[Change]) -> tuple[FieldChange, ...]:
+    """What differs in a job; of a DAG, in its tasks too."""
+    if change.old is None or change.old.spec is None:
+        return ()
+    pairs = [(c.old.spec, c.spec) for c in tasks if c.old is not None and c.old.spec is not None]
+    return differences(change.old.spec, change.spec, tasks=pairs)
 
 
 async def _check_links(

@@ -15,6 +15,15 @@ from runtime.postgres.operations.withdraw import withdraw
 
 # Whoever triggers a job or takes it up again holds its row FOR KEY SHARE: what that made is
 # cancelled below; one that comes after finds no job. Index: jobs_pkey.
+# Tasks of a DAG end with it, so that a DAG of its name that comes later has tasks of its own. Their
+# executions stay: a run that has begun goes on. Index: jobs_name.
+_END_TASKS: Final = """
+UPDATE jobs t SET deleted_at = $2, updated_at = $2
+FROM jobs d
+WHERE d.job_key = ANY($1::bigint[]) AND t.tenant = d.tenant AND t.deleted_at IS NULL
+    AND t.job_id > d.job_id || '/' AND t.job_id < d.job_id || '0'
+"""
+_FORGET_DAGS: Final = "DELETE FROM dags WHERE job_key = ANY($1::bigint[])"
 _LOCK: Final = "SELECT FROM jobs WHERE job_key = ANY($1::bigint[]) ORDER BY job_key FOR UPDATE"
 # The schedule goes first: a fire that has the row commits before, and what it made is cancelled
 # below; one that comes after finds no row.
@@ -63,6 +72,8 @@ async def delete_jobs(conn: Connection, keys: Sequence[int], *, now: datetime) -
         await conn.execute(_LOCK, part)
         await withdraw(conn, part, now=now)
         await conn.execute(_UNSCHEDULE, part)
+        await conn.execute(_END_TASKS, part, now)
+        await conn.execute(_FORGET_DAGS, part)
         await conn.execute(_END, part, now)
         await conn.execute(_CANCEL, part, now)
         await forget_links(conn, part)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from protocols.dags import DagTask
 from protocols.durations import shown
 from protocols.errors import ConflictError, InvalidError, PreconditionError, Problem
 from protocols.jobs import JobSpec
@@ -26,7 +27,8 @@ API: Final = "api"
 
 # Index: jobs_name.
 _STANDING: Final = """
-SELECT version, source FROM jobs WHERE tenant = $1 AND job_id = $2 AND deleted_at IS NULL
+SELECT version, source, EXISTS (SELECT FROM dags d WHERE d.job_key = jobs.job_key) AS is_dag
+FROM jobs WHERE tenant = $1 AND job_id = $2 AND deleted_at IS NULL
 """
 
 
@@ -81,11 +83,13 @@ async def replace_job(
 
     Raises:
         PreconditionError: another version is in force, or none.
-        ConflictError: it is another source's.
+        ConflictError: it is another source's, or a DAG.
         InvalidError: as `apply`; paths begin with the field.
     """
     await lock_definitions(conn, tenant)
     row = await conn.fetchrow(_STANDING, tenant, spec.job_id)
+    if row is not None and row["is_dag"]:
+        raise _is_dag(spec.job_id)
     _check_version(spec.job_id, None if row is None else row["version"], if_match)
     action = "create" if row is None else "replace"
     job = await _write(
@@ -110,10 +114,12 @@ async def change_job(
 
     Raises what `replace_job` raises, what `change` raises, and:
         NotFoundError: there is none of this id.
-        ConflictError: `change` gives it another id.
+        ConflictError: `change` gives it another id, or it is a DAG.
     """
     await lock_definitions(conn, tenant)
     before = await show_job(conn, tenant=tenant, job_id=job_id)
+    if isinstance(before.spec.task, DagTask):
+        raise _is_dag(job_id)
     _check_version(job_id, before.version, if_match)
     spec = change(before.spec)
     if spec.job_id != job_id:
@@ -192,6 +198,10 @@ async def _write(
         now=now,
     )
     return job
+
+
+def _is_dag(job_id: str) -> ConflictError:
+    return ConflictError(f"{shown(job_id)} is a DAG: change its file, and apply that")
 
 
 def _check_version(job_id: str, version: int | None, if_match: int | None) -> None:

@@ -81,7 +81,7 @@ CROSS JOIN LATERAL (
 # Index: jobs_source.
 _OF_SOURCE: Final = """
 SELECT job_id, job_key FROM jobs
-WHERE tenant = $1 AND source = $2 AND deleted_at IS NULL
+WHERE tenant = $1 AND source = $2 AND deleted_at IS NULL AND NOT hidden
 """
 
 # Index: schedules_pkey. Locked in the order of job keys, as every batch locks them.
@@ -120,7 +120,9 @@ ORDER BY parent, child
 """
 
 _SOME_IDS: Final = """
-SELECT job_id FROM jobs WHERE tenant = $1 AND deleted_at IS NULL ORDER BY job_key DESC LIMIT 5000
+SELECT job_id FROM jobs
+WHERE tenant = $1 AND deleted_at IS NULL AND NOT hidden
+ORDER BY job_key DESC LIMIT 5000
 """
 
 
@@ -229,6 +231,10 @@ def _canonical(spec: Part) -> Part:
         value = getattr(spec, field.name)
         if isinstance(value, msgspec.Struct):
             value = _canonical(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct):
+            parts = tuple(_canonical(part) for part in value)
+            if any(new is not old for new, old in zip(parts, value, strict=True)):
+                value = parts
         elif value == field.default and type(value) is type(field.default):
             value = field.default
         if value is not getattr(spec, field.name):

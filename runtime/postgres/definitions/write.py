@@ -19,30 +19,27 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     spec: JobSpec
     text: str
     source: str
+    version: int
+    """The version that this change brings into force: of a DAG's task, the DAG's."""
     old: StoredJob | None = None
-
-    @property
-    def version(self) -> int:
-        """The version that this change brings into force."""
-        return 1 if self.old is None else self.old.version + 1
 
 
 _INSERT: Final = """
 WITH given AS MATERIALIZED (
-    SELECT n.job_id, n.source, n.shard, n.enabled, n.spec::jsonb AS spec
-    FROM unnest($4::text[], $5::text[], $6::smallint[], $7::boolean[], $8::text[])
-        AS n (job_id, source, shard, enabled, spec)
+    SELECT n.job_id, n.source, n.version, n.shard, n.enabled, n.spec::jsonb AS spec
+    FROM unnest($4::text[], $5::text[], $6::integer[], $7::smallint[], $8::boolean[], $9::text[])
+        AS n (job_id, source, version, shard, enabled, spec)
 ), made AS (
     INSERT INTO jobs (
         tenant, job_id, source, version, shard, enabled, tags, created_at, updated_at
     )
-    SELECT $1, job_id, source, 1, shard, enabled,
+    SELECT $1, job_id, source, version, shard, enabled,
         ARRAY(SELECT jsonb_array_elements_text(spec -> 'tags')), $2, $2
     FROM given
     RETURNING job_key, job_id
 ), versions AS (
     INSERT INTO job_versions (tenant, job_key, version, spec, needs, in_force_at)
-    SELECT $1, m.job_key, 1, g.spec, $3, $2 FROM made m JOIN given g USING (job_id)
+    SELECT $1, m.job_key, g.version, g.spec, $3, $2 FROM made m JOIN given g USING (job_id)
 )
 SELECT job_id, job_key FROM made
 """
@@ -116,6 +113,7 @@ async def write_jobs(
             PROTOCOL_LEVEL,
             [c.spec.job_id for c in part],
             [c.source for c in part],
+            [c.version for c in part],
             [shard_of(tenant, c.spec.job_id) for c in part],
             [c.spec.enabled for c in part],
             [c.text for c in part],

@@ -52,7 +52,7 @@ _LIST: Final = f"""
 SELECT page.*, {_SHOWN}
 FROM (
     SELECT {_COLUMNS} FROM jobs j
-    WHERE j.tenant = $1 AND j.deleted_at IS NULL AND j.job_key < $2
+    WHERE j.tenant = $1 AND j.deleted_at IS NULL AND NOT j.hidden AND j.job_key < $2
     ORDER BY j.job_key DESC LIMIT $3
 ) AS page
 {_BESIDE}
@@ -79,7 +79,7 @@ _SHOW: Final = f"""
 SELECT page.*, {_SHOWN}, v.spec::text AS spec, v.in_force_at
 FROM (
     SELECT {_COLUMNS} FROM jobs j
-    WHERE j.tenant = $1 AND j.job_id = $2 AND j.deleted_at IS NULL
+    WHERE j.tenant = $1 AND j.job_id = $2 AND j.deleted_at IS NULL AND NOT j.hidden
 ) AS page
 {_BESIDE}
 """

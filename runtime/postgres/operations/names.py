@@ -19,7 +19,7 @@ SELECT job_key FROM jobs WHERE tenant = $1 AND job_id = $2 AND deleted_at IS NOT
 _LIVE: Final = """
 SELECT job_key, job_id, source, version, enabled, paused, paused_reason
 FROM jobs
-WHERE tenant = $1 AND job_id = $2 AND deleted_at IS NULL
+WHERE tenant = $1 AND job_id = $2 AND deleted_at IS NULL AND NOT hidden
 """
 
 

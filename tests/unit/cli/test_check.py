@@ -129,7 +129,7 @@ def test_errors_are_json_for_programs(tmp_path: Path):
             'no calendar "xmas"',
         ),
         ("jobs:\n  - {job_id: a, command: x}\n  - {job_id: a, command: y}\n", "3:", "already"),
-        ("dags:\n  - {dag_id: etl}\n", "2:", "not built yet"),
+        ("dags:\n  - {dag_id: etl}\n", "2:", "needs a list of tasks"),
         ("jobs: [", "", "jobs.yaml:"),
         ("a: !!python/object:os.system x\n", "1:", "tag"),
         ("jobs:\n  - job_id: 'a\\0'\n    command: x\n", "2:", ""),
