@@ -43,3 +43,7 @@ class JobsFinished(Hint, frozen=True, tag=True, array_like=True):
 
 class EventsAppended(Hint, frozen=True, tag=True, array_like=True):
     """The event log has grown by something that may trigger a job."""
+
+
+class TasksEnded(Hint, frozen=True, tag=True, array_like=True):
+    """Tasks of DAGs have ended, or somebody has changed a run: their runs may move on."""

@@ -263,6 +263,7 @@ class Life:
         """Lead nothing and claim nothing; done when nothing runs any more. Said at every beat."""
         self._health.idle("the node is draining")
         self._tell("timing", StepDown())
+        self._tell("dags", Cease())
         self._tell("subscriptions", Cease())
         for pool in self.held:
             self._tell(f"dispatcher:{pool}", Cease())

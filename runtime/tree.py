@@ -3,6 +3,7 @@
     node (one_for_one)
       heart                       beats into the database
       janitor · waiting           keep the books; let go what waited
+      dags                        moves runs of DAGs on
       relay · outbox              takes other nodes' hints; tells Kafka what happened, in a cluster
       pools (one_for_one)         per pool (one_for_one): worker, dispatcher
       timing                      one elector per group of shards; each keeps its timer
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.dag.actor import DagActor
 from actors.dispatcher.actor import DispatcherActor
 from actors.elector import ElectorActor, MakeTimer
 from actors.heart import HeartActor, Vital
@@ -114,6 +116,11 @@ def node_tree(parts: Parts) -> Props:
                 ),
             ),
             _actor("waiting", lambda: WaitingActor(store=store, hints=hints), mailbox=_WOKEN),
+            _actor(
+                "dags",
+                lambda: DagActor(store=store, hints=hints, incarnation=parts.incarnation),
+                mailbox=_WOKEN,
+            ),
             *_relay(parts.deliver),
             *_subscriptions(parts),
             *(() if parts.outbox is None else (_actor("outbox", parts.outbox),)),

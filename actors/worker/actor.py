@@ -17,9 +17,10 @@ from actors.worker.held import Held, Key
 from actors.worker.requests import answer_request
 from actors.worker.retry import after_attempt
 from protocols.actor import Actor, Context
+from protocols.dags import is_hidden
 from protocols.errors import UnavailableError
 from protocols.jobs import JobSpec
-from protocols.messages import CancelRequested, JobsFinished, Ready
+from protocols.messages import CancelRequested, JobsFinished, Ready, TasksEnded
 from protocols.ports.executor import Assignment, Executor, Outcome, Request
 from protocols.ports.hints import Hints
 from protocols.ports.store import Claimed, Finish, Finished, GiveBack, WorkerStore
@@ -110,6 +111,8 @@ class WorkerActor(Actor):
         self._grace_s = grace_s
         self._limited: set[Key] = set()
         """Whose end, once it is durable, makes room for another of its job."""
+        self._of_dags: set[Key] = set()
+        """Whose end, once it is durable, moves a run on."""
         self._unheld: frozenset[Key] = frozenset()
 
     async def on_start(self, ctx: Context) -> None:
@@ -287,6 +290,8 @@ class WorkerActor(Actor):
         self._held.ended[key] = after_attempt(row, spec, outcome, now=now, rng=ctx.random)
         if spec.concurrency_limit is not None:
             self._limited.add(key)
+        if is_hidden(row.job_id):
+            self._of_dags.add(key)
 
     def _unstarted(self, row: Claimed, outcome: Outcome, ctx: Context) -> None:
         if outcome.unimportable:
@@ -324,14 +329,18 @@ class WorkerActor(Actor):
     def _written(self, written: _Written) -> None:
         self._writing, self._failures = False, 0
         ready = False
+        of_dags = len(self._of_dags)
         for finish in written.finishes:
             key = (finish.id, finish.fencing_token)
             self._held.ended.pop(key, None)
+            self._of_dags.discard(key)
             ready = ready or finish.state == "scheduled" or key in self._limited
             self._limited.discard(key)
         self.refused += len(written.finishes) - len(written.finished.accepted)
         if written.finished.followers:
             self._hints.send(JobsFinished(tuple(written.finished.followers)))
+        if len(self._of_dags) < of_dags:
+            self._hints.send(TasksEnded())
         if ready:
             self._hints.send(Ready(self._pool))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from protocols.actor import Ref
+from protocols.dags import POOL
 from protocols.messages import (
     CancelRequested,
     EventsAppended,
@@ -10,6 +11,7 @@ from protocols.messages import (
     JobsFinished,
     Ready,
     SchedulesChanged,
+    TasksEnded,
 )
 
 Lookup = Callable[[str], Ref | None]
@@ -38,13 +40,15 @@ class LocalHints:
     def _names(self, hint: Hint) -> tuple[str, ...]:
         match hint:
             case Ready(pool=pool):
-                return (f"dispatcher:{pool}",)
+                return ("dags",) if pool == POOL else (f"dispatcher:{pool}",)
             case SchedulesChanged():
                 timers = tuple(f"timer:{number}" for number in range(self._leaderships))
                 return (*timers, "subscriptions")
             case CancelRequested():
-                return tuple(f"worker:{pool}" for pool in self._pools)
+                return (*(f"worker:{pool}" for pool in self._pools), "dags")
             case JobsFinished() | EventsAppended():
                 return ("waiting",)
+            case TasksEnded():
+                return ("dags",)
             case _:
                 return ()

@@ -1,5 +1,7 @@
 """What a worker reports: how attempts ended, and what it hands back without having started it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -8,7 +10,7 @@ import asyncpg
 
 from protocols.ports.store import Finish, Finished, GiveBack
 from runtime.postgres.moves import guard, into_history, logged
-from runtime.postgres.pool import Pool
+from runtime.postgres.pool import Pool, Session
 
 _FINISHABLE: Final = f"state IN {guard('succeeded')}"
 
@@ -230,14 +232,16 @@ def finish_statement(*, lean: bool, retries: bool) -> str:
     return f"{deleted}{_KEPT}{_NOT_RETRIED}{_TRIED}{printed}{_FREED}{_TIDIED}{_TOLD}{_ANSWER}"
 
 
-async def finish(pool: Pool, incarnation: int, finishes: Sequence[Finish]) -> Finished:
-    """As `WorkerStore.finish`."""
+async def finish(
+    through: Pool | Session, incarnation: int, finishes: Sequence[Finish]
+) -> Finished:
+    """As `WorkerStore.finish`; `through` a pool, or a connection inside a transaction."""
     if not finishes:
         return Finished(accepted=(), followers=())
     ordered = sorted(finishes, key=lambda f: f.id)
     lean = all(map(_is_lean, ordered))
     retries = not lean and any(f.state == "scheduled" for f in ordered)
-    (row,) = await pool.fetch(
+    (row,) = await through.fetch(
         finish_statement(lean=lean, retries=retries), incarnation, *_columns(ordered, lean=lean)
     )
     return Finished(accepted=row["accepted"], followers=row["followers"])

@@ -38,6 +38,7 @@ from runtime.postgres import (
     waiting,
 )
 from runtime.postgres.figures import StoreFigures
+from runtime.postgres.dags.store import Runs
 from runtime.postgres.locks import PostgresLocks
 from runtime.postgres.outbox import PostgresOutbox
 from runtime.postgres.pool import Pool
@@ -248,7 +249,7 @@ class Keeping:
         return await task_calls.running(self._keeping, incarnation, pool)
 
 
-class PostgresStore(HotPath, Keeping):
+class PostgresStore(HotPath, Keeping, Runs):
     """All of the port.
 
     Args:
@@ -261,6 +262,7 @@ class PostgresStore(HotPath, Keeping):
         figures = StoreFigures()
         HotPath.__init__(self, hot, figures)
         Keeping.__init__(self, keeping, vital or keeping, figures)
+        Runs.__init__(self, hot)
         self.locks = PostgresLocks(keeping)
         """The locks of tasks."""
         self.outbox = PostgresOutbox(keeping)

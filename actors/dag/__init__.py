@@ -1,0 +1,1 @@
+"""DAG runs: the rules of their progress, and the actor that applies them."""

@@ -1,0 +1,245 @@
+"""DagActor: one a node, it holds roots of runs, and takes account of what ended, whoever's it is.
+
+All progress is in the store: this actor only asks for the next step of it, woken by hints and by a
+poll each second. Any number of them work side by side; a root is held by one of them at a time,
+only so that a run has an owner who ends it in the books.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from actors.dispatcher.messages import Cease
+from actors.dispatcher.shares import budgets
+from protocols.actor import Actor, Context, Timer
+from protocols.dags import POOL
+from protocols.errors import UnavailableError
+from protocols.messages import (
+    PROTOCOL_LEVEL,
+    CancelRequested,
+    JobsFinished,
+    Ready,
+    TasksEnded,
+)
+from protocols.ports.hints import Hints
+from protocols.ports.store import GiveBack
+from protocols.ports.store.dags import Advanced, DagStore
+
+POLL_S: Final = 1.0
+HELD_MAX: Final = 1_000
+"""Roots that one node holds at once."""
+BATCH: Final = 1_000
+"""Ends of tasks that one step takes account of."""
+_BEGIN_BATCH: Final = 50
+_WAKE_BATCH: Final = 500
+
+
+class _Poll(msgspec.Struct, frozen=True):
+    """Look, whether or not a hint came."""
+
+
+class _Due(msgspec.Struct, frozen=True):
+    """A wait or a deadline that was seen coming is due."""
+
+
+class _Stepped(msgspec.Struct, frozen=True):
+    what: str
+    more: bool = False
+    next_at: datetime | None = None
+
+
+class _Failed(msgspec.Struct, frozen=True):
+    what: str
+    error: Exception
+
+
+class DagActor(Actor):
+    """Moves runs of DAGs on."""
+
+    def __init__(self, *, store: DagStore, hints: Hints, incarnation: int) -> None:
+        self._store = store
+        self._hints = hints
+        self._incarnation = incarnation
+        self._held: dict[int, int] = {}
+        """Roots in hand, and the fencing token of each."""
+        self._over: set[int] = set()
+        """Of these, those whose run is final."""
+        self._cancels: set[int] = set()
+        self._ceased = False
+        self._adopted = False
+        self._wanted: set[str] = set()
+        self._busy: set[str] = set()
+        self._alarm: Timer | None = None
+        self._steps: dict[str, Callable[[Context], Awaitable[_Stepped]]] = {
+            "advance": self._advance,
+            "claim": self._claim,
+            "wake": self._wake,
+            "end": self._end,
+            "look": self._look,
+        }
+
+    async def on_start(self, ctx: Context) -> None:
+        """Be found by hints, and look."""
+        ctx.register("dags")
+        ctx.every(POLL_S, _Poll())
+        self._want(ctx, "claim", "advance", "wake", "look")
+
+    async def receive(self, message: Any, ctx: Context) -> None:
+        """Hints, the poll, and how steps went."""
+        match message:
+            case TasksEnded():
+                self._want(ctx, "advance")
+            case Ready():
+                self._want(ctx, "claim")
+            case CancelRequested(id=root):
+                if root in self._held:
+                    self._cancels.add(root)
+                    self._want(ctx, "look")
+            case Cease():
+                self._ceased = True
+            case _Poll():
+                self._want(ctx, "advance", "claim", "wake", "look", "end")
+            case _Due():
+                self._alarm = None
+                self._want(ctx, "wake")
+            case _Stepped(what=what, more=more, next_at=next_at):
+                self._busy.discard(what)
+                if more:
+                    self._wanted.add(what)
+                if what == "wake":
+                    self._arm(ctx, next_at)
+                self._want(ctx)
+            case _Failed(what=what, error=error):
+                self._busy.discard(what)
+                if not isinstance(error, UnavailableError):
+                    raise error  # the poll tries again what was only out of reach
+                self._adopted = self._adopted and what != "claim"  # its answer may be lost
+
+    async def on_stop(self, ctx: Context) -> None:
+        """Hand back what is held: another node goes on at once."""
+        self._ceased = True
+        self._wanted.clear()
+        await ctx.drain()
+        given = [GiveBack(root, token) for root, token in self._held.items()]
+        try:
+            await self._store.give_back(self._incarnation, given)
+        except UnavailableError:
+            return  # the books will find them lost
+        self._hints.send(Ready(POOL))
+
+    def _want(self, ctx: Context, *steps: str) -> None:
+        """Have these steps taken, one of a kind at a time."""
+        self._wanted.update(steps)
+        for what in [w for w in self._wanted if w not in self._busy]:
+            self._wanted.discard(what)
+            self._busy.add(what)
+            ctx.pipe(
+                lambda what=what: self._steps[what](ctx),
+                on_error=lambda error, what=what: _Failed(what, error),
+            )
+
+    async def _advance(self, ctx: Context) -> _Stepped:
+        done = await self._store.advance(now=ctx.clock.now(), limit=BATCH)
+        self._tell(done, ctx)
+        return _Stepped("advance", more=done.more)
+
+    async def _claim(self, ctx: Context) -> _Stepped:
+        """Take up roots that are due, as many as may be held."""
+        if not self._adopted:
+            await self._adopt(ctx)
+        room = HELD_MAX - len(self._held)
+        if self._ceased or room <= 0:
+            return _Stepped("claim")
+        found = await self._store.lanes(POOL, now=ctx.clock.now(), level=PROTOCOL_LEVEL)
+        if not found.due:
+            return _Stepped("claim")
+        claimed = await self._store.claim(
+            POOL,
+            self._incarnation,
+            budgets(found.due, min(room, _BEGIN_BATCH), turn=0),
+            now=ctx.clock.now(),
+            level=PROTOCOL_LEVEL,
+        )
+        roots = [(row.id, row.fencing_token) for row in claimed]
+        self._held.update(roots)
+        await self._begin(roots, ctx)
+        return _Stepped("claim", more=bool(claimed))
+
+    async def _adopt(self, ctx: Context) -> None:
+        """Take up what a former instance held, whose runs may not have been made yet."""
+        roots = [tuple(key) for key in await self._store.running(self._incarnation, POOL)]
+        self._held.update(roots)  # type: ignore[arg-type]
+        for start in range(0, len(roots), _BEGIN_BATCH):
+            await self._begin(roots[start : start + _BEGIN_BATCH], ctx)  # type: ignore[arg-type]
+        self._adopted = True
+
+    async def _begin(self, roots: Sequence[tuple[int, int]], ctx: Context) -> None:
+        if not roots:
+            return
+        done = await self._store.begin_runs(self._incarnation, roots, now=ctx.clock.now())
+        self._tell(done, ctx)
+        self._over.update(await self._store.runs_over([root for root, _ in roots]))
+        if self._over:
+            self._want(ctx, "end")
+
+    async def _wake(self, ctx: Context) -> _Stepped:
+        woken = await self._store.wake(now=ctx.clock.now(), limit=_WAKE_BATCH)
+        self._tell(woken.advanced, ctx)
+        return _Stepped("wake", more=woken.advanced.more, next_at=woken.next_at)
+
+    async def _look(self, ctx: Context) -> _Stepped:
+        """See which runs in hand others have brought to their end, or want cancelled."""
+        if self._held:
+            self._over.update(await self._store.runs_over(list(self._held)))
+            asked = await self._store.cancel_requests(self._incarnation)
+            self._cancels.update(root for root, _ in asked if root in self._held)
+        if self._cancels:
+            cancels = sorted(self._cancels)
+            await self._store.cancel_runs(cancels, now=ctx.clock.now())
+            self._cancels.difference_update(cancels)
+            self._want(ctx, "advance")
+        if self._over:
+            self._want(ctx, "end")
+        return _Stepped("look")
+
+    async def _end(self, ctx: Context) -> _Stepped:
+        """End the roots of runs that are final."""
+        roots = [(root, self._held[root]) for root in self._over if root in self._held]
+        self._over.clear()
+        if not roots:
+            return _Stepped("end")
+        try:
+            ended, followers = await self._store.finish_runs(
+                self._incarnation, roots[:BATCH], now=ctx.clock.now()
+            )
+        finally:
+            self._over.update(root for root, _ in roots[BATCH:])
+        for root in ended:
+            self._held.pop(root, None)
+        if followers:
+            self._hints.send(JobsFinished(tuple(followers)))
+        if ended:
+            self._want(ctx, "advance", "claim")  # a run within another one's is that one's task
+        return _Stepped("end", more=bool(self._over))
+
+    def _tell(self, done: Advanced, ctx: Context) -> None:
+        for pool in done.pools:
+            self._hints.send(Ready(pool))
+        for root, token in done.asked:
+            self._hints.send(CancelRequested(root, token))
+        mine = [run for run in done.over if run in self._held]
+        if mine:
+            self._over.update(mine)
+            self._want(ctx, "end")
+
+    def _arm(self, ctx: Context, next_at: datetime | None) -> None:
+        """Wake at the next instant, if that is before the next poll."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if next_at is not None:
+            wait_s = (next_at - ctx.clock.now()).total_seconds()
+            if wait_s < 2 * POLL_S:
+                self._alarm = ctx.after(max(0.0, wait_s), _Due())

@@ -1,0 +1,283 @@
+"""The rules of a run's progress, pure: what follows when a task ends, and how a run ends.
+
+A task is decided by counters over its parents. A parent counts as `failed` where it failed or was
+`skipped: upstream_failed`, since what it stood for did not come about because of a failure; as
+`skipped` where it was skipped otherwise or cancelled. A failure that settles a child's fate does
+so at once; a skip is waited out, so that what the child becomes does not hang on who was first.
+
+| trigger | starts | is skipped |
+|---|---|---|
+| all_succeeded | all parents succeeded | one failed: at once; one skipped: when all are over |
+| all_done, always | all are over | never; `always` outlives `fail_fast`, too |
+| one_succeeded | one succeeded: at once | all are over, and none did |
+| one_failed | one failed: at once | all are over, and none did |
+| none_failed | all are over, none failed | one failed: at once |
+
+Under `on_failure: continue` a failed parent counts as one that succeeded, for `all_succeeded`.
+A task without parents starts at once, whatever its trigger.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from actors.dag.shape import Shape
+from protocols.dags import FINAL_TASK, OnFailure, RunState, TaskRole, TaskState, TaskTrigger
+
+UPSTREAM_FAILED: Final = "upstream_failed"
+UPSTREAM_SKIPPED: Final = "upstream_skipped"
+UNTRIGGERED: Final = "trigger"
+CONDITION: Final = "condition"
+FAIL_FAST: Final = "fail_fast"
+CANCELLED: Final = "cancelled"
+TIMEOUT: Final = "timeout"
+MARKED: Final = "marked"
+
+Stop = Literal["fail_fast", "cancelled", "timeout"]
+"""Why a run begins nothing more: its policy, a person, its deadline."""
+_STOPS: Final = (FAIL_FAST, CANCELLED, TIMEOUT)
+Count = Literal["succeeded", "failed", "skipped"]
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """A task's row, as far as rules look at it or change it."""
+
+    number: int
+    state: TaskState = "blocked"
+    reason: str | None = None
+    cause: str | None = None
+    """Of one that is blocked: the failure, or else the skip, that it heard of first."""
+    pending: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @property
+    def final(self) -> bool:
+        """Whether it is over."""
+        return self.state in FINAL_TASK
+
+    def end(self, state: TaskState, reason: str | None = None, cause: str | None = None) -> None:
+        """Be over."""
+        self.state, self.reason, self.cause = state, reason, cause
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """A run's row, as far as rules look at it or change it; `open` counts no handlers."""
+
+    state: RunState = "running"
+    reason: str | None = None
+    open: int = 0
+    failed: int = 0
+    handlers: Literal["none", "running", "done"] = "none"
+    cancelling: bool = False
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """A task is not to run."""
+
+    reason: str
+
+
+Verdict = Literal["start"] | Skip | None
+"""None: not decided yet."""
+
+
+def counts_as(state: TaskState, reason: str | None) -> Count:
+    """How a parent, or an item, that is over counts."""
+    if state == "succeeded":
+        return "succeeded"
+    if state == "failed" or (state == "skipped" and reason == UPSTREAM_FAILED):
+        return "failed"
+    return "skipped"
+
+
+def hear(child: Task, parent: Task, parent_id: str) -> None:
+    """Count a parent that is over into its child; the first failure is remembered as the cause."""
+    how = counts_as(parent.state, parent.reason)
+    if how != "succeeded" and (child.cause is None or (how == "failed" and not child.failed)):
+        child.cause = parent.cause or parent_id
+    child.pending -= 1
+    if how == "succeeded":
+        child.succeeded += 1
+    elif how == "failed":
+        child.failed += 1
+    else:
+        child.skipped += 1
+
+
+def decide(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
+    """What its counters say of a blocked task."""
+    over = task.pending <= 0
+    if over and not (task.succeeded or task.failed or task.skipped):
+        return "start"  # it has no parents
+    match trigger:
+        case "all_succeeded":
+            forgiven = policy == "continue"
+            if task.failed and not forgiven:
+                return Skip(UPSTREAM_FAILED)
+            met = not task.skipped
+        case "all_done" | "always":
+            met = True
+        case "none_failed":
+            if task.failed:
+                return Skip(UPSTREAM_FAILED)
+            met = True
+        case "one_succeeded":
+            if task.succeeded:
+                return "start"
+            met = False
+        case "one_failed":
+            if task.failed:
+                return "start"
+            if over:
+                return Skip(UNTRIGGERED)
+            met = False
+    if not over:
+        return None
+    if met:
+        return "start"
+    return Skip(UPSTREAM_FAILED if task.failed else UPSTREAM_SKIPPED)
+
+
+def skip(task: Task, reason: str) -> None:
+    """End a task that is not to run; the cause is kept where the reason lies upstream."""
+    upstream = reason in (UPSTREAM_FAILED, UPSTREAM_SKIPPED)
+    task.end("skipped", reason, task.cause if upstream else None)
+
+
+def note_end(run: Run, task: Task, role: TaskRole) -> None:
+    """Count a task that has just come to an end in its run's books."""
+    if role == "task":
+        run.open -= 1
+    if task.state == "failed":
+        run.failed += 1
+
+
+def stop_of(run: Run, policy: OnFailure) -> Stop | None:
+    """Why this run is to be stopped now, if it is; None where that was done."""
+    if run.cancelling and run.reason != CANCELLED:
+        return "cancelled"
+    if run.failed and policy == "fail_fast" and run.reason not in _STOPS and run.open:
+        return "fail_fast"
+    return None
+
+
+def survives(stop: Stop, trigger: TaskTrigger, role: TaskRole) -> bool:
+    """Whether a task that has not begun is left to run when its run is stopped."""
+    if role != "task":
+        return True  # handlers come when all else is over
+    return stop == "fail_fast" and trigger == "always"
+
+
+def handlers_due(
+    run: Run, shape: Shape, handlers: Mapping[int, Task]
+) -> tuple[list[int], list[int], bool]:
+    """What handlers follow now that no task is open: to start, to skip, and whether all are over.
+
+    First that of the run's outcome, then `finally`. A cancelled run has only its `finally`, and
+    not even that where it was cancelled while handlers ran.
+    """
+    outcome = outcome_of(run)
+    wanted = {"succeeded": "on_success", "failed": "on_failure"}.get(outcome)
+    starts: list[int] = []
+    skips: list[int] = []
+    under_way = False
+    for number in shape.handlers:
+        task, role = handlers[number], shape.tasks[number].role
+        if task.final:
+            continue
+        if task.state != "blocked":
+            under_way = True
+        elif role == "finally":
+            continue
+        elif role == wanted and run.handlers == "none":
+            starts.append(number)
+        else:
+            skips.append(number)
+    last = [
+        n
+        for n in shape.handlers
+        if shape.tasks[n].role == "finally" and handlers[n].state == "blocked"
+    ]
+    if last and not under_way and not starts:
+        starts += last
+    return starts, skips, not (under_way or starts)
+
+
+def outcome_of(run: Run) -> RunState:
+    """How a run ends whose tasks are all over."""
+    if run.cancelling:
+        return "cancelled"
+    return "failed" if run.failed or run.reason == TIMEOUT else "succeeded"
+
+
+def to_reset(
+    shape: Shape,
+    tasks: Sequence[Task],
+    targets: Iterable[int] | Literal["failed"],
+    *,
+    downstream: bool,
+) -> set[int]:
+    """The tasks that a retry puts back to `blocked`, handlers among them.
+
+    `failed`: what failed, was cancelled, or was skipped since its run was stopped. With each goes
+    all after it that has not succeeded; with `downstream` what succeeded goes too.
+    """
+    if targets == "failed":
+        roots = {
+            t.number
+            for t in tasks
+            if shape.tasks[t.number].role == "task"
+            and (
+                t.state in ("failed", "cancelled") or (t.state == "skipped" and t.reason in _STOPS)
+            )
+        }
+    else:
+        roots = set(targets)
+    found = set(roots)
+    for number in shape.descendants(roots):
+        task = tasks[number]
+        if task.state == "blocked" or (task.final and (downstream or task.state != "succeeded")):
+            found.add(number)
+    return found | set(shape.handlers)
+
+
+def behind_mark(shape: Shape, tasks: Sequence[Task], number: int) -> set[int]:
+    """The tasks to decide anew once this one was marked: what it held up, or had skipped."""
+    found: set[int] = set()
+    left = [number]
+    while left:
+        for child in shape.tasks[left.pop()].children:
+            task = tasks[child]
+            undone = task.state == "skipped" and task.reason in (
+                UPSTREAM_FAILED,
+                UPSTREAM_SKIPPED,
+                UNTRIGGERED,
+            )
+            if child not in found and (undone or task.state == "blocked"):
+                found.add(child)
+                left.append(child)
+    return found
+
+
+def reset(shape: Shape, tasks: Sequence[Task], numbers: Iterable[int]) -> None:
+    """Put tasks back to `blocked`, their counters made anew from their parents' states."""
+    chosen = sorted(numbers)
+    for number in chosen:
+        task = tasks[number]
+        task.end("blocked")
+        task.succeeded = task.failed = task.skipped = 0
+        task.pending = len(shape.tasks[number].parents)
+    for number in chosen:
+        for parent in shape.tasks[number].parents:
+            if tasks[parent].final:
+                hear(tasks[number], tasks[parent], shape.tasks[parent].task_id)
+
+
+def recount(run: Run, shape: Shape, tasks: Sequence[Task]) -> None:
+    """Make a run that goes on again of one whose tasks were put back."""
+    run.open = sum(not t.final for t in tasks if shape.tasks[t.number].role == "task")
+    run.failed = sum(t.state == "failed" for t in tasks)
+    run.state, run.reason, run.handlers, run.cancelling = "running", None, "none", False

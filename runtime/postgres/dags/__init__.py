@@ -1,0 +1,1 @@
+"""Runs of DAGs in PostgreSQL: begun, advanced, stopped, ended, and forgotten."""

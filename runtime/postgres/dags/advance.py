@@ -1,0 +1,225 @@
+"""What a DagActor does with runs: begin them, take account of what ended, wake, and end them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+
+from protocols.dags import FINAL_RUN
+from protocols.instants import to_epoch_ns
+from protocols.ports.store import Finish
+from protocols.ports.store.dags import Advanced, Woken
+from runtime.postgres.dags.begin import make_runs
+from runtime.postgres.dags.progress import Ended, Turn, Turned
+from runtime.postgres.dags.rows import lock_runs
+from runtime.postgres.dags.shapes import Shapes
+from runtime.postgres.finish import finish
+from runtime.postgres.pool import Pool, Session
+
+_NAMES_MAX: Final = 10
+
+# dag_ended_pkey, then dag_tasks_execution. It is not waited for until it is on disk: what is built
+# on it commits after it, and what a crash takes back is found again.
+_TAKE: Final = """
+WITH taken AS MATERIALIZED (
+    SELECT execution, state, reason, started_at, finished_at, result FROM dag_ended
+    ORDER BY execution LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+SELECT t.*, k.run, k.number, k.item, set_config('synchronous_commit', 'off', true)
+FROM taken t
+LEFT JOIN LATERAL (
+    SELECT x.run, x.number, x.item FROM dag_tasks x WHERE x.execution = t.execution LIMIT 1
+) AS k ON true
+"""
+_FORGET: Final = "DELETE FROM dag_ended WHERE execution = ANY($1::bigint[])"
+_LAZY: Final = "SELECT set_config('synchronous_commit', 'off', true)"
+
+# dag_tasks_wake; dag_runs_open, as many rows as there are open runs.
+_DUE: Final = """
+SELECT w.run, w.number, w.item FROM dag_tasks w
+WHERE w.wake_at <= $1 AND w.wake_at IS NOT NULL AND w.state = 'waiting'
+ORDER BY w.wake_at LIMIT $2
+"""
+_LATE: Final = """
+SELECT r.run FROM dag_runs r
+WHERE r.finished_at IS NULL AND r.deadline <= $1 AND r.handlers = 'none'
+    AND r.reason IS DISTINCT FROM 'timeout'
+ORDER BY r.run LIMIT $2
+"""
+_NEXT: Final = """
+SELECT (
+    SELECT w.wake_at FROM dag_tasks w
+    WHERE w.wake_at > $1 AND w.wake_at IS NOT NULL AND w.state = 'waiting'
+    ORDER BY w.wake_at LIMIT 1
+) AS wake_at, (
+    SELECT min(r.deadline) FROM dag_runs r
+    WHERE r.finished_at IS NULL AND r.deadline > $1 AND r.handlers = 'none'
+) AS deadline
+"""
+
+# dag_tasks_pkey.
+_FAILED: Final = """
+SELECT k.task_id FROM dag_tasks k
+WHERE k.run = $1 AND k.item = -1 AND k.state = 'failed'
+ORDER BY k.run, k.number LIMIT $2
+"""
+_OVER: Final = """
+SELECT u.run FROM unnest($1::bigint[]) AS u(run)
+CROSS JOIN LATERAL (
+    SELECT FROM dag_runs r WHERE r.run = u.run AND r.finished_at IS NOT NULL LIMIT 1
+) AS r
+"""
+
+
+async def begin(
+    pool: Pool,
+    shapes: Shapes,
+    incarnation: int,
+    roots: Sequence[tuple[int, int]],
+    *,
+    now: datetime,
+) -> Advanced:
+    """As `DagStore.begin_runs`."""
+
+    async def work(session: Session) -> Turned:
+        await session.execute(_LAZY)
+        made = await make_runs(session, incarnation, roots, now=now)
+        if not made:
+            return Turned()
+        turn = Turn(session, shapes, now=now)
+        await turn.lock(made)
+        for run in made:
+            await turn.look(run)
+        return await turn.settle()
+
+    return _told(await _transact(pool, work), more=False)
+
+
+async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Advanced:
+    """As `DagStore.advance`."""
+    taken = 0
+
+    async def work(session: Session) -> Turned:
+        nonlocal taken
+        rows = await session.fetch(_TAKE, limit)
+        taken = len(rows)
+        if not rows:
+            return Turned()
+        looks = {abs(row["execution"]) for row in rows}
+        turn = Turn(session, shapes, now=now)
+        located = [row for row in rows if row["run"] is not None]
+        # What is no task's is a run's own, or that of a task that was begun anew since; and a run
+        # whose own execution has ended must not go on without it.
+        alone = {
+            row["execution"] for row in rows if row["run"] is None or row["state"] != "succeeded"
+        }
+        await turn.lock({row["run"] for row in located} | {abs(key) for key in alone})
+        await turn.end([_ended(row) for row in located])
+        for run in sorted(looks & turn.runs.keys()):
+            await turn.look(run)
+        told = await turn.settle()
+        await session.execute(_FORGET, [row["execution"] for row in rows])
+        return told
+
+    return _told(await _transact(pool, work), more=taken >= limit)
+
+
+async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woken:
+    """As `DagStore.wake`."""
+    due = await pool.fetch(_DUE, now, limit)
+    late = await pool.fetch(_LATE, now, limit)
+    told = Turned()
+    if due or late:
+
+        async def work(session: Session) -> Turned:
+            await session.execute(_LAZY)
+            turn = Turn(session, shapes, now=now)
+            await turn.lock({row["run"] for row in (*due, *late)})
+            keys = [(row["run"], row["number"], row["item"]) for row in due]
+            await turn.wake([key for key in keys if key[0] in turn.runs])
+            for row in late:
+                await turn.expire(row["run"])
+            return await turn.settle()
+
+        told = await _transact(pool, work)
+    (coming,) = await pool.fetch(_NEXT, now)
+    instants = [at for at in (coming["wake_at"], coming["deadline"]) if at is not None]
+    more = len(due) >= limit or len(late) >= limit
+    return Woken(advanced=_told(told, more=more), next_at=min(instants, default=None))
+
+
+async def over(pool: Pool, runs: Sequence[int]) -> Sequence[int]:
+    """As `DagStore.runs_over`."""
+    return [row["run"] for row in await pool.fetch(_OVER, sorted(runs))] if runs else []
+
+
+async def finish_roots(
+    pool: Pool, incarnation: int, roots: Sequence[tuple[int, int]], *, now: datetime
+) -> tuple[Sequence[int], Sequence[int]]:
+    """As `DagStore.finish_runs`.
+
+    Under the runs' locks: one that a retry has opened again meanwhile is left alone.
+    """
+    tokens = dict(roots)
+
+    async def work(session: Session) -> tuple[Sequence[int], Sequence[int]]:
+        runs = await lock_runs(session, tokens)
+        ends = []
+        for run in runs.values():
+            if run.state not in FINAL_RUN:
+                continue
+            failed = run.state == "failed"
+            ends.append(
+                Finish(
+                    id=run.run,
+                    fencing_token=tokens[run.run],
+                    attempt_state="succeeded"
+                    if run.state == "succeeded"
+                    else ("cancelled" if run.state == "cancelled" else "failed"),
+                    state="succeeded"
+                    if run.state == "succeeded"
+                    else ("cancelled" if run.state == "cancelled" else "dead"),
+                    started_ns=to_epoch_ns(run.started_at),
+                    finished_ns=to_epoch_ns(run.finished_at or now),
+                    reason=("timed_out" if run.reason == "timeout" else "failed")
+                    if failed
+                    else ("cancelled" if run.state == "cancelled" else None),
+                    error=await _error(session, run.run, run.reason) if failed else None,
+                )
+            )
+        done = await finish(session, incarnation, ends)
+        return [end.id for end in ends], done.followers
+
+    return await pool.transact(work)
+
+
+async def _error(session: Session, run: int, reason: str | None) -> str:
+    rows = await session.fetch(_FAILED, run, _NAMES_MAX + 1)
+    names = [row["task_id"] for row in rows[:_NAMES_MAX]]
+    more = ", and others" if len(rows) > _NAMES_MAX else ""
+    parts = ["the run took longer than its timeout"] if reason == "timeout" else []
+    if names:
+        parts.append(f"failed: {', '.join(names)}{more}")
+    return "; ".join(parts)
+
+
+async def _transact(pool: Pool, work: Callable[[Session], Awaitable[Turned]]) -> Turned:
+    """A turn that a job's turn was taken from meanwhile is run again, as any that lost a race."""
+    return await pool.transact(work, also=(asyncpg.UniqueViolationError,))
+
+
+def _ended(row: asyncpg.Record) -> Ended:
+    return Ended(
+        execution=row["execution"],
+        key=(row["run"], row["number"], row["item"]),
+        state=row["state"],
+        reason=row["reason"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        result=row["result"],
+    )
+
+
+def _told(turned: Turned, *, more: bool) -> Advanced:
+    return Advanced(pools=turned.pools, over=turned.over, asked=turned.asked, more=more)

@@ -1,0 +1,80 @@
+"""Makes the runs of roots that a DagActor has claimed: each once, whoever claims it how often."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from runtime.postgres.pool import Session
+
+# What the root's row says, and its version: executions_pkey, job_versions_pkey. A run that there
+# is already is left as it is.
+_MAKE: Final = """
+WITH wanted AS MATERIALIZED (
+    SELECT e.*
+    FROM unnest($2::bigint[], $3::bigint[]) AS u(id, token)
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.tenant, x.job_key, x.version, x.job_id, x.scheduled_for, x.input
+        FROM executions x
+        WHERE x.id = u.id AND x.fencing_token = u.token AND x.incarnation = $1
+            AND x.state = 'running'
+        LIMIT 1
+    ) AS e
+), made AS (
+    INSERT INTO dag_runs AS r (run, tenant, job_key, version, dag_id, scheduled_for, state, open,
+        input, parent_run, parent_task, parent_item, started_at, deadline)
+    SELECT w.id, w.tenant, w.job_key, w.version, w.job_id, w.scheduled_for, 'running', t.open,
+        w.input, p.run, p.number, p.item, $4::timestamptz,
+        $4::timestamptz + make_interval(secs => least(coalesce(t.timeout_s, 31622400), 31622400))
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT (
+            SELECT count(*) FROM dag_version_tasks d
+            WHERE d.job_key = w.job_key AND d.version = w.version AND d.role = 'task'
+        ) AS open, (
+            SELECT (v.spec ->> 'timeout_s')::double precision FROM job_versions v
+            WHERE v.job_key = w.job_key AND v.version = w.version LIMIT 1
+        ) AS timeout_s
+    ) AS t
+    LEFT JOIN LATERAL (
+        SELECT k.run, k.number, k.item FROM dag_tasks k WHERE k.execution = w.id LIMIT 1
+    ) AS p ON true
+    ON CONFLICT (run) DO NOTHING
+    RETURNING r.run, r.tenant, r.job_key, r.version
+)
+SELECT * FROM made ORDER BY run
+"""
+
+# dag_version_tasks_pkey.
+_TASKS: Final = """
+INSERT INTO dag_tasks (run, number, tenant, task_id, state, pending)
+SELECT m.run, d.number, m.tenant, d.task_id, 'blocked', d.parents
+FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::integer[])
+    AS m(run, tenant, job_key, version)
+CROSS JOIN LATERAL (
+    SELECT t.number, t.task_id, t.parents FROM dag_version_tasks t
+    WHERE t.job_key = m.job_key AND t.version = m.version
+    ORDER BY t.number
+) AS d
+"""
+
+
+async def make_runs(
+    session: Session, incarnation: int, roots: Sequence[tuple[int, int]], *, now: datetime
+) -> list[int]:
+    """Make the runs of these roots (id, fencing token) that have none, with all tasks `blocked`.
+
+    Returns them. A root whose token is not in force makes nothing.
+    """
+    ordered = sorted(roots)
+    made = await session.fetch(
+        _MAKE, incarnation, [id_ for id_, _ in ordered], [token for _, token in ordered], now
+    )
+    if made:
+        await session.execute(
+            _TASKS,
+            [row["run"] for row in made],
+            [row["tenant"] for row in made],
+            [row["job_key"] for row in made],
+            [row["version"] for row in made],
+        )
+    return [row["run"] for row in made]

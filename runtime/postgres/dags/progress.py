@@ -1,0 +1,360 @@
+"""One turn of progress: what is in hand of some runs, changed by the rules, and written at once.
+
+All of it happens in one transaction that holds the runs' locks. Rows are read as the rules come to
+them, so a turn costs what it touches: a task that ended, its children, and what follows at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from actors.dag import rules
+from actors.dag.rules import Skip, Stop
+from actors.dag.shape import Shape, TaskShape
+from protocols.dags import FINAL_RUN, TaskState
+from runtime.postgres.dags.executions import Wanted, cancel, place
+from runtime.postgres.dags.rows import (
+    Key,
+    RunRow,
+    TaskRow,
+    lock_runs,
+    read_items,
+    read_run,
+    read_tasks,
+    write_runs,
+    write_tasks,
+)
+from runtime.postgres.dags.shapes import Shapes
+from runtime.postgres.dags.starting import Starter
+from runtime.postgres.pool import Session
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How an execution of a task ended."""
+
+    execution: int
+    key: Key
+    state: str
+    reason: str | None
+    started_at: datetime | None
+    finished_at: datetime
+    result: bytes | None
+
+
+class Turned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a turn did, as far as others are to be told of it."""
+
+    pools: tuple[str, ...] = ()
+    """Pools with more to claim."""
+    over: tuple[int, ...] = ()
+    """Runs that are final now."""
+    asked: tuple[tuple[int, int], ...] = ()
+    """(id, fencing token) of running executions that were asked to stop."""
+
+
+_ENDS: dict[str, TaskState] = {
+    "succeeded": "succeeded",
+    "dead": "failed",
+    "cancelled": "cancelled",
+    "skipped": "skipped",
+}
+
+
+class Turn:
+    """The runs of one transaction, and what was read of their tasks."""
+
+    def __init__(self, session: Session, shapes: Shapes, *, now: datetime) -> None:
+        self.session = session
+        self.now = now
+        self.runs: dict[int, RunRow] = {}
+        self.shapes: dict[int, Shape] = {}
+        self.rows: dict[Key, TaskRow] = {}
+        self.wanted: list[Wanted] = []
+        self._kept = shapes
+        self._starter = Starter(self)
+        self._whole: set[int] = set()
+        self._over: list[TaskRow] = []
+        """Tasks that are over, and whose children have not heard of it."""
+        self._starts: list[TaskRow] = []
+        self._refill: dict[Key, int] = {}
+        """Mapped tasks, and how many of their items have ended in this turn."""
+        self._cancels: list[int] = []
+        self._touched: set[int] = set()
+        self._first_failed: dict[int, str] = {}
+
+    async def lock(self, runs: Iterable[int]) -> None:
+        """Take these runs in hand."""
+        self.runs = await lock_runs(self.session, runs)
+        for run in self.runs.values():
+            self.shapes[run.run] = await self._kept.get(self.session, run.job_key, run.version)
+
+    def shape(self, task: TaskRow) -> TaskShape:
+        """What its version says of a task."""
+        return self.shapes[task.run].tasks[task.number]
+
+    async def load(self, keys: Iterable[Key]) -> None:
+        """Read those rows that are not in hand yet."""
+        missing = {key for key in keys if key not in self.rows and key[0] not in self._whole}
+        missing |= {key for key in keys if key not in self.rows and key[2] >= 0}
+        if missing:
+            self._take(await read_tasks(self.session, missing))
+
+    def _take(self, rows: Sequence[TaskRow]) -> None:
+        for row in rows:
+            self.rows.setdefault(row.key, row)
+
+    async def load_run(self, run: int) -> list[TaskRow]:
+        """Read all tasks of a run; those in hand stay as they are there."""
+        self._take(await read_run(self.session, run))
+        self._whole.add(run)
+        return [row for row in self.rows.values() if row.run == run]
+
+    # --- what happened ------------------------------------------------------------------------
+
+    async def end(self, ends: Sequence[Ended]) -> None:
+        """Take account of executions that have ended; of one that is not its task's last, none."""
+        ordered = sorted(ends, key=lambda e: e.finished_at)
+        keys = {e.key for e in ordered}
+        keys |= {(run, number, -1) for run, number, item in keys if item >= 0}
+        for run, number, item in [e.key for e in ordered]:
+            if item < 0 and run in self.runs:
+                children = self.shapes[run].tasks[number].children
+                keys |= {(run, child, -1) for child in children}
+        await self.load(keys)
+        for ended in ordered:
+            task = self.rows.get(ended.key)
+            if task is None or task.final or task.execution != ended.execution:
+                continue
+            state, reason = _ENDS[ended.state], ended.reason
+            stop = self.runs[task.run].reason
+            if state == "cancelled" and stop in (rules.FAIL_FAST, rules.CANCELLED, rules.TIMEOUT):
+                reason = stop
+            elif state == "succeeded":
+                reason = None
+            task.started_at, task.finished_at = ended.started_at, ended.finished_at
+            task.result = ended.result
+            self.finish(task, state, reason)
+
+    async def look(self, run: int) -> None:
+        """Decide all that is blocked in a run anew, by what its rows say."""
+        record = self.runs.get(run)
+        if record is None or record.finished_at is not None:
+            return
+        if record.born_at is None:
+            record.cancelling = True  # its own execution has ended: somebody cancelled that
+        shape = self.shapes[run]
+        signals = await self._starter.signals(run)
+        for task in await self.load_run(run):
+            spec = shape.tasks[task.number].spec
+            if task.item >= 0:
+                continue
+            if task.state == "blocked" and shape.tasks[task.number].role == "task":
+                self._decide(task)
+            elif task.state == "running" and spec.map is not None:
+                self._refill.setdefault(task.key, -1)
+        for task in list(self.rows.values()):
+            wait = self.shape(task).spec.wait if task.run == run else None
+            if wait is not None and task.state == "waiting" and wait.signal in signals:
+                task.result = signals[wait.signal]
+                self.finish(task, "succeeded")
+        self._touched.add(run)
+
+    async def expire(self, run: int) -> None:
+        """Stop a run whose time is up."""
+        record = self.runs.get(run)
+        if record is not None and record.finished_at is None and record.handlers == "none":
+            await self._stop(record, "timeout")
+
+    async def wake(self, keys: Sequence[Key]) -> None:
+        """End the waits whose instant has come: for it, or for a signal in vain."""
+        await self.load(keys)
+        for key in keys:
+            task = self.rows.get(key)
+            if task is None or task.state != "waiting" or task.wake_at is None:
+                continue
+            if task.wake_at > self.now or task.execution is not None:
+                continue
+            wait = self.shape(task).spec.wait
+            if wait is not None and wait.signal is not None:
+                self.finish(task, "failed", rules.TIMEOUT)
+            else:
+                self.finish(task, "succeeded")
+
+    # --- what follows -------------------------------------------------------------------------
+
+    def finish(
+        self, task: TaskRow, state: TaskState, reason: str | None = None, cause: str | None = None
+    ) -> None:
+        """A task, or an item of one, is over."""
+        task.end(state, reason, cause)
+        task.wake_at, task.dirty = None, True
+        self._touched.add(task.run)
+        if task.item >= 0:
+            self._finish_item(task)
+            return
+        rules.note_end(self.runs[task.run], task, self.shape(task).role)
+        if state == "failed":
+            self._first_failed.setdefault(task.run, self.shape(task).task_id)
+        self._over.append(task)
+
+    def _finish_item(self, item: TaskRow) -> None:
+        mapped = self.rows[item.run, item.number, -1]
+        how = rules.counts_as(item.state, item.reason)
+        mapped.pending -= 1
+        setattr(mapped, how, getattr(mapped, how) + 1)
+        mapped.dirty = True
+        had = self._refill.get(mapped.key, 0)
+        self._refill[mapped.key] = had + 1 if had >= 0 else had
+
+    async def settle(self) -> Turned:
+        """Follow everything to its end, and write it."""
+        while True:
+            await self._tell_children()
+            await self._refill_items()
+            if self._over:
+                continue
+            for run in self.runs.values():
+                stop = rules.stop_of(run, self.shapes[run.run].on_failure)
+                if stop is not None and run.finished_at is None:
+                    await self._stop(run, stop)
+            if self._over or self._refill:
+                continue
+            if self._starts:
+                starts, self._starts = self._starts, []
+                await self._start(starts)
+            elif not (await self._close() or await self._place()):
+                break
+        return await self._write()
+
+    def begin_items(self, mapped: TaskRow, count: int) -> None:
+        """The first items of a task that was just expanded are to start."""
+        for item in range(count):
+            row = TaskRow(run=mapped.run, number=mapped.number, item=item, dirty=True)
+            self.rows[row.key] = row
+            self._starts.append(row)
+
+    async def _tell_children(self) -> None:
+        while self._over:
+            over, self._over = self._over, []
+            pairs = [(task, child) for task in over for child in self.shape(task).children]
+            await self.load((task.run, child, -1) for task, child in pairs)
+            heard: dict[Key, TaskRow] = {}
+            for parent, number in pairs:
+                child = self.rows[parent.run, number, -1]
+                if child.state == "blocked":
+                    rules.hear(child, parent, self.shape(parent).task_id)
+                    child.dirty = True
+                    heard[child.key] = child
+            for child in heard.values():
+                self._decide(child)
+
+    def _decide(self, task: TaskRow) -> None:
+        shape = self.shapes[task.run]
+        match rules.decide(shape.tasks[task.number].trigger, task, shape.on_failure):
+            case "start":
+                self._starts.append(task)
+            case Skip(reason=reason):
+                upstream = reason in (rules.UPSTREAM_FAILED, rules.UPSTREAM_SKIPPED)
+                self.finish(task, "skipped", reason, task.cause if upstream else None)
+
+    async def _refill_items(self) -> None:
+        """Begin as many items as have ended; end mapped tasks of which none is left."""
+        refill, self._refill = self._refill, {}
+        for key, count in refill.items():
+            mapped = self.rows[key]
+            if mapped.state != "running":
+                continue
+            if mapped.pending <= 0:
+                await self._starter.gather(mapped)
+                continue
+            if self.runs[mapped.run].state == "running":
+                room = count if count >= 0 else await self._starter.room(mapped)
+                self._starts += await self._next_items(mapped, room)
+
+    async def _next_items(self, mapped: TaskRow, count: int) -> list[TaskRow]:
+        """Up to so many items that have not begun, by the books and in hand."""
+        if count <= 0:
+            return []
+        begun = sum(
+            1
+            for row in self.rows.values()
+            if row.item >= 0 and (row.run, row.number) == (mapped.run, mapped.number)
+        )
+        found = await read_items(self.session, mapped.run, mapped.number, count + begun)
+        self._take(found)
+        items = [self.rows[item.key] for item in found]
+        waiting = {row.key for row in self._starts}
+        return [i for i in items if i.state == "blocked" and i.key not in waiting][:count]
+
+    async def _start(self, starts: Sequence[TaskRow]) -> None:
+        ready = []
+        for task in starts:
+            run = self.runs[task.run]
+            if task.state == "blocked" and run.state == "running":
+                ready.append(task)
+        await self._starter.start(ready)
+
+    async def _stop(self, run: RunRow, stop: Stop) -> None:
+        """Begin nothing more of a run: skip what has not begun, cancel what runs."""
+        late = run.handlers == "running"
+        run.reason = stop
+        self._touched.add(run.run)
+        cause = self._first_failed.get(run.run) if stop == "fail_fast" else None
+        for task in await self.load_run(run.run):
+            shape = self.shape(task)
+            if task.final or (shape.role != "task" and not late):
+                continue
+            if task.state == "running":
+                self._refill.setdefault(task.key, 0)
+            elif task.execution is not None and task.state in ("scheduled", "waiting"):
+                self._cancels.append(task.execution)
+            elif not rules.survives(stop, shape.trigger, "task") or task.state == "waiting":
+                self.finish(task, "skipped", stop, cause)
+        self.wanted = [w for w in self.wanted if not w.task.final]
+
+    async def _close(self) -> bool:
+        """Start handlers of runs with nothing open, and end runs; whether anything was done."""
+        did = False
+        for run in self.runs.values():
+            if run.open or run.finished_at is not None or run.run not in self._touched:
+                continue
+            shape = self.shapes[run.run]
+            await self.load((run.run, number, -1) for number in shape.handlers)
+            handlers = {n: self.rows[run.run, n, -1] for n in shape.handlers}
+            if run.state == "paused" and any(not t.final for t in handlers.values()):
+                continue
+            starts, skips, over = rules.handlers_due(run, shape, handlers)
+            run.handlers = "running"
+            for number in skips:
+                self.finish(handlers[number], "skipped", rules.UNTRIGGERED)
+                did = True
+            if starts:
+                self._starts += [handlers[number] for number in starts]
+                did = True
+            elif over and not skips:
+                run.state, run.handlers = rules.outcome_of(run), "done"
+                run.finished_at = self.now
+        return did
+
+    async def _place(self) -> bool:
+        """Put what is to run into its queue; whether there was what could not be."""
+        wanted, self.wanted = self.wanted, []
+        unplaced = await place(self.session, wanted, self._starter.pools, now=self.now)
+        for task in unplaced:
+            self.finish(task, "failed", "dag: its definition is gone")
+        return bool(unplaced)
+
+    async def _write(self) -> Turned:
+        pools = self._starter.pools
+        await write_tasks(
+            self.session, [row for row in self.rows.values() if row.dirty], now=self.now
+        )
+        touched = [self.runs[run] for run in self._touched if run in self.runs]
+        await write_runs(self.session, touched)
+        asked = await cancel(self.session, self._cancels, now=self.now)
+        return Turned(
+            pools=tuple(sorted(pools)),
+            over=tuple(r.run for r in touched if r.state in FINAL_RUN),
+            asked=asked,
+        )

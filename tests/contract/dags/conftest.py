@@ -1,0 +1,128 @@
+"""A house whose runs are driven by hand: tasks end as a test says, without hosts or clocks."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+
+import pytest_asyncio
+
+from protocols.dags import POOL
+from protocols.ports.store import Budget, Claimed, Finish, Lane, TriggerRequest
+from runtime.postgres.store import PostgresStore
+from tests.contract.store.harness import NOW
+from tests.contract.store.postgres_harness import PostgresHarness, on_postgres
+from tests.support import dags
+from tests.support.postgres import Server
+
+EPOCH_NS = 1_800_000_000_000_000_000
+Outcome = Callable[[Claimed], Finish]
+
+
+def ended(row: Claimed, state: str = "succeeded", **fields) -> Finish:
+    """A finish of a claimed execution; `dead` is a failure with no retries left."""
+    attempt = {"succeeded": "succeeded", "dead": "failed", "cancelled": "cancelled"}[state]
+    return Finish(
+        id=row.id,
+        fencing_token=row.fencing_token,
+        attempt_state=attempt,
+        state=state,
+        started_ns=EPOCH_NS,
+        finished_ns=EPOCH_NS + row.id * 1000,
+        reason="failed" if state == "dead" else None,
+        **fields,
+    )
+
+
+class DagHouse:
+    """A database with one node, and what a DagActor and a worker would ask of its store."""
+
+    def __init__(self, house: PostgresHarness) -> None:
+        self.house = house
+        self.store: PostgresStore = house.store
+        self.owner = house.owner
+        self.node = house.node
+        self.now = NOW
+        self.roots: dict[int, int] = {}
+        self.running: dict[int, Claimed] = {}
+
+    async def define(self, dag_id: str, *tasks, **fields) -> int:
+        return await dags.define(self.owner, dag_id, *tasks, **fields)
+
+    def later(self, seconds: float) -> datetime:
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+    async def begin(self, dag_id: str, given: bytes | None = None) -> int:
+        """Trigger a DAG, and have its run begun; the run."""
+        request = TriggerRequest(tenant="default", job_id=dag_id, input=given)
+        (answer,) = await self.store.trigger([request], now=self.now)
+        await self.take_roots()
+        return answer.id
+
+    async def take_roots(self) -> None:
+        claimed = await self.store.claim(
+            POOL, self.node, [Budget(Lane("default", 2), 100)], now=self.now, level=1
+        )
+        roots = [(row.id, row.fencing_token) for row in claimed]
+        self.roots.update(roots)
+        await self.store.begin_runs(self.node, roots, now=self.now)
+
+    async def claim(self) -> list[str]:
+        """Claim all tasks that are ready; their ids, as `task` or `task[item]`."""
+        rows = await self.store.claim(
+            "default", self.node, [Budget(Lane("default", 2), 20_000)], now=self.now, level=1
+        )
+        self.running |= {row.id: row for row in rows}
+        return sorted(row.job_id.partition("/")[2] for row in rows)
+
+    async def end(self, **states: str) -> None:
+        """End running tasks by name, and take account of it; `t="dead"`."""
+        rows = [
+            (row, states[name])
+            for row in self.running.values()
+            if (name := row.job_id.partition("/")[2]) in states
+        ]
+        await self.finish([ended(row, state) for row, state in rows])
+
+    async def finish(self, finishes: list[Finish]) -> None:
+        for finish in finishes:
+            self.running.pop(finish.id, None)
+        await self.store.finish(self.node, finishes)
+        await self.advance()
+
+    async def advance(self) -> None:
+        while (await self.store.advance(now=self.now, limit=100)).more:
+            pass
+
+    async def end_roots(self) -> None:
+        await self.store.finish_runs(self.node, list(self.roots.items()), now=self.now)
+        await self.advance()
+
+    async def run_all(self, outcome: Callable[[Claimed], str] = lambda _: "succeeded") -> None:
+        """Claim and end tasks until nothing is left to claim."""
+        while True:
+            await self.take_roots()
+            await self.claim()
+            if not self.running:
+                break
+            await self.finish([ended(row, outcome(row)) for row in self.running.values()])
+        await self.end_roots()
+
+    async def states(self, run: int, *, items: bool = False) -> dict[str, str]:
+        return await dags.states(self.owner, run, items=items)
+
+    async def run_state(self, run: int) -> str:
+        return await dags.run_state(self.owner, run)
+
+    async def root(self, run: int) -> tuple[str, str | None]:
+        """The state and the error of the run's own execution."""
+        row = await self.owner.fetchrow(
+            "SELECT state, error FROM all_executions WHERE id = $1", run
+        )
+        return row["state"], row["error"]
+
+
+@pytest_asyncio.fixture
+async def house(postgres_server: Server) -> AsyncIterator[DagHouse]:
+    """Give an empty house."""
+    async with on_postgres(postgres_server) as harness:
+        yield DagHouse(harness)
