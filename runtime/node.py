@@ -39,7 +39,7 @@ from runtime.postgres.leaderships import agree_on_shards
 from runtime.postgres.operations.pause import pause_house
 from runtime.postgres.operations.session import Connection, transact
 from runtime.postgres.store import PostgresStore
-from runtime.settings import Settings
+from runtime.settings import Settings, SettingsError
 from runtime.timekeeping import Timekeeper
 from runtime.token import load_or_make_token
 from runtime.tree import user_actors
@@ -274,10 +274,12 @@ async def open_node(
 
     Raises:
         InvalidFileError: The job files are wrong; nothing was started.
+        SettingsError: What a cluster needs is not installed, or cannot be read.
         TickwrightError: The database, the port or the data directory cannot be had.
         NodeFailedError: A part of it failed for good while it ran; the block was cancelled.
     """
     use_pinned_zones()
+    _check_cluster(settings)
     files = load_files(jobs) if jobs else None
     actors = user_actors(settings.actors, cwd=settings.tasks_cwd)
     with ungrouped(), bind(settings.api_host, settings.api_port) as listening:
@@ -302,6 +304,22 @@ async def open_node(
                             await node.wait_ended()
                         await server.stop()
                     group.cancel_scope.cancel()
+
+
+def _check_cluster(settings: Settings) -> None:
+    """Refuse at once what would fail only when the database is there.
+
+    Raises:
+        SettingsError: The extra is not installed, or a file is of no use for TLS.
+    """
+    if not settings.clustered:
+        return
+    try:
+        from runtime.cluster.member import check_settings  # noqa: PLC0415 - of the extra `cluster`
+    except ModuleNotFoundError as error:
+        lacking = f"a cluster's clients of etcd and Kafka are not installed ({error.name})"
+        raise SettingsError([f"{lacking}: pip install 'tickwright[cluster]'"]) from error
+    check_settings(settings)
 
 
 async def _begin(node: Node, files: FileSet | None, *, paused: bool) -> None:

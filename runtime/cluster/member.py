@@ -10,6 +10,7 @@ import structlog
 
 from actors.records import RecordTriggers
 from actors.relay import RELAY
+from protocols.errors import InvalidError
 from protocols.messages import Hint
 from protocols.ports.hints import Hints
 from protocols.ports.records import Record
@@ -18,16 +19,16 @@ from runtime.clock import DatabaseClock
 from runtime.cluster.hints import ClusterHints
 from runtime.cluster.outbox import Outbox
 from runtime.etcd.coordinator import EtcdCoordinator
-from runtime.etcd.settings import EtcdSettings
+from runtime.etcd.settings import EtcdSettings, endpoints, tls
 from runtime.health import Health
-from runtime.kafka.client import KafkaSettings, Protocol
+from runtime.kafka.client import KafkaSettings, Protocol, connection
 from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.subscriber import KafkaSubscriber
 from runtime.kafka.transport import KafkaTransport
 from runtime.kernel.remote import Remoting
 from runtime.kernel.system import ActorSystem
 from runtime.peers import Peers
-from runtime.settings import Settings
+from runtime.settings import Settings, SettingsError
 
 log = structlog.get_logger("tickwright.cluster")
 
@@ -169,6 +170,26 @@ def _tell_omitted(record: Record) -> None:
         offset=record.offset,
         value_bytes=len(record.value or b""),
     )
+
+
+def check_settings(settings: Settings) -> None:
+    """Read the files that TLS needs, before anything waits for a server.
+
+    Raises:
+        SettingsError: One is of no use.
+    """
+    lines, etcd = [], etcd_settings(settings)
+    try:
+        if any(endpoint.protocol == "https" for endpoint in endpoints(etcd)):
+            tls(etcd)
+    except InvalidError as error:
+        lines += [f"{'.'.join(map(str, p.path))}: {p.message}" for p in error.problems]
+    try:
+        connection(kafka_settings(settings))
+    except ValueError as error:
+        lines.append(str(error))
+    if lines:
+        raise SettingsError(lines)
 
 
 def etcd_settings(settings: Settings) -> EtcdSettings:

@@ -81,7 +81,8 @@ def _tls(settings: KafkaSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.ca)
         if settings.cert is not None:
-            context.load_cert_chain(settings.cert, settings.key)
+            # Asked for on the terminal, a passphrase would hold the start for ever.
+            context.load_cert_chain(settings.cert, settings.key, password="")
     except (OSError, ssl.SSLError) as error:
         raise ValueError(f"kafka: the certificates cannot be read: {error}") from error
     return context
