@@ -91,7 +91,7 @@ LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisd
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
 GROUP BY 1, 2 ORDER BY 1
 """
-OF_THE_HOUSE = {"house", "leaderships", "nodes", "event_readers", "schema_migrations"}
+OF_THE_HOUSE = {"house", "leaderships", "nodes", "event_readers", "outbox", "schema_migrations"}
 
 
 async def one_row_of(house: PostgresHarness, table: str, tenant: str) -> None:
@@ -111,6 +111,11 @@ async def one_row_of(house: PostgresHarness, table: str, tenant: str) -> None:
         "attempts.state": "'lost'",
         "job_versions.spec": '\'{"job_id": "j"}\'',
         "job_triggers.event": "'e'",
+        "dag_versions.on_failure": "'continue'",
+        "dag_version_tasks.trigger": "'always'",
+        "dag_version_tasks.role": "'task'",
+        "dag_runs.state": "'running'",
+        "dag_runs.handlers": "'none'",
     }
     values = {
         "tenant": f"'{tenant}'",
