@@ -17,6 +17,7 @@ from protocols.ports.records import Record
 from protocols.ports.store import Peer, RecordStore
 from runtime.clock import DatabaseClock
 from runtime.cluster.hints import ClusterHints
+from runtime.cluster.living import Living
 from runtime.cluster.outbox import Outbox
 from runtime.etcd.coordinator import EtcdCoordinator
 from runtime.etcd.settings import EtcdSettings, endpoints, tls
@@ -54,6 +55,7 @@ class Member:
         self._clock = clock
         self._health = health
         self.peers = Peers()
+        self._living = Living(settings.lease_ttl_s)
         self.remoting: Remoting | None = None
         self.transport = KafkaTransport(
             kafka_settings(settings),
@@ -144,7 +146,8 @@ class Member:
 
     def see(self, incarnation: int, living: tuple[Peer, ...]) -> None:
         """Take over who lives, as the last beat was told."""
-        self.peers.update(peer for peer in living if peer.incarnation != incarnation)
+        others = (peer for peer in living if peer.incarnation != incarnation)
+        self.peers.update(self._living.judge(others, self._clock.monotonic()))
 
     def post(self, node: int | None, hint: Hint) -> None:
         """Send a hint to another node, or to all of them; it may be lost."""

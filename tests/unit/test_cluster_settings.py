@@ -1,4 +1,4 @@
-"""What a member of a cluster refuses at once: clients that are not there, files of no use for TLS."""
+"""What a member of a cluster refuses at once: clients not installed, files of no use for TLS."""
 
 import sys
 from pathlib import Path
