@@ -7,8 +7,8 @@ TTL_S = 5.0
 B, C = Peer(incarnation=2, name="b"), Peer(incarnation=3, name="c")
 
 
-def beaten(living: Living, *peers: Peer, until_s: float) -> None:
-    for beat in range(int(until_s) + 1):
+def beaten(living: Living, *peers: Peer, until_s: int, from_s: int = 0) -> None:
+    for beat in range(from_s, until_s + 1):
         living.judge(peers, float(beat))
 
 
@@ -24,7 +24,8 @@ def test_an_outage_kills_nobody():
     assert living.judge([], 60.0) == (B, C)
     assert living.judge([C], 61.0) == (C, B)
     assert living.judge([B, C], 62.0) == (B, C)
-    assert living.judge([B], 66.0) == (B,)
+    beaten(living, B, C, until_s=66, from_s=63)
+    assert living.judge([B], 67.0) == (B,)
 
 
 def test_who_does_not_come_back_after_an_outage_is_dead_a_ttl_after_it():
