@@ -12,6 +12,7 @@ from zlib import crc32
 
 import anyio
 import msgspec
+import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -27,6 +28,8 @@ from runtime.kafka.client import (
 )
 from runtime.kafka.topics import Topic, create_topics, topic_name
 from runtime.setting_rules import EventFormat
+
+log = structlog.get_logger("tickwright.kafka")
 
 EVENTS: Final = "events"
 DEAD_LETTERS: Final = "dead_letter_queue"
@@ -143,7 +146,7 @@ class KafkaPublisher:
                     self._partitions[name] = len(await producer.partitions_for(name))
         except BaseException as error:
             await _abandon(producer)
-            if isinstance(error, ERRORS):
+            if isinstance(error, Exception):
                 raise await self._failed(error) from error
             raise
         self._producer = producer
@@ -166,7 +169,7 @@ class KafkaPublisher:
                 for future in sent:
                     await future
                 await producer.commit_transaction()
-        except ERRORS as error:
+        except Exception as error:
             raise await self._failed(error) from error
 
     async def close(self) -> None:
@@ -175,7 +178,9 @@ class KafkaPublisher:
         if producer is not None:
             await _abandon(producer)
 
-    async def _failed(self, error: BaseException) -> PublishError:
+    async def _failed(self, error: Exception) -> PublishError:
+        if not isinstance(error, ERRORS):  # one of aiokafka's own, as the transport meets them
+            log.error("kafka producer failed", exc_info=error)
         await self.close()
         return PublishError(f"kafka: {describe(error)}")
 
