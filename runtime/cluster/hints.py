@@ -44,7 +44,9 @@ class ClusterHints:
         self._free = free
         self._now_s = now_s
         self._free_there: dict[str, dict[int, int]] = {}
-        self._sent_at: dict[tuple[type[Hint], str], float] = {}
+        self._sent_at: dict[str, float] = {}
+        self._said: dict[str, tuple[bool, float]] = {}
+        """By pool, whether slots were said to be free here, and when."""
         peers.subscribe(self._take_over)
 
     def send(self, hint: Hint, /) -> None:
@@ -52,11 +54,11 @@ class ClusterHints:
         match hint:
             case Ready(pool=pool):
                 self._local.send(hint)
-                if self._full(pool) and self._due(hint, pool, READY_EVERY_S):
+                if self._full(pool) and self._due(pool):
                     for incarnation in self.hungry(pool):
                         self._post(incarnation, hint)
-            case FreeSlots(pool=pool):
-                if self._due(hint, pool, SLOTS_EVERY_S):
+            case FreeSlots(pool=pool, free=free):
+                if self._news(pool, free=free > 0):
                     self._post(None, hint)
             case SchedulesChanged() | CancelRequested():
                 self._local.send(hint)
@@ -82,11 +84,20 @@ class ClusterHints:
         free = self._free.get(pool)
         return free is None or free() <= 0
 
-    def _due(self, hint: Hint, pool: str, every_s: float) -> bool:
-        key, now = (type(hint), pool), self._now_s()
-        if now - self._sent_at.get(key, -every_s) < every_s:
+    def _due(self, pool: str) -> bool:
+        now = self._now_s()
+        if now - self._sent_at.get(pool, -READY_EVERY_S) < READY_EVERY_S:
             return False
-        self._sent_at[key] = now
+        self._sent_at[pool] = now
+        return True
+
+    def _news(self, pool: str, *, free: bool) -> bool:
+        """Whether to say it: seldom, but never keep back that slots are free after all."""
+        now = self._now_s()
+        said, at = self._said.get(pool, (False, -SLOTS_EVERY_S))
+        if now - at < SLOTS_EVERY_S and (said or not free):
+            return False
+        self._said[pool] = (free, now)
         return True
 
     def _take_over(self, joined: tuple[Peer, ...], gone: tuple[Peer, ...]) -> None:

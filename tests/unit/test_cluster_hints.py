@@ -89,6 +89,16 @@ def test_hints_of_a_pool_leave_seldom(house):
     assert len(house.posted) == 6
 
 
+def test_a_slot_that_was_taken_for_a_moment_is_told_of_again_at_once(house):
+    """Of short work the last word must not be that there is no room."""
+    free, none = FreeSlots("default", 1, 1), FreeSlots("default", 1, 0)
+    house.hints.send(free)
+    house.now_s += SLOTS_EVERY_S
+    for hint in (none, free, none, free):
+        house.hints.send(hint)
+    assert [hint for _, hint in house.posted] == [free, none, free]
+
+
 @pytest.mark.parametrize("hint", [SchedulesChanged(), CancelRequested(1, 2)])
 def test_what_concerns_every_node_goes_to_all(house, hint):
     house.hints.send(hint)
