@@ -54,6 +54,18 @@ class TaskFacts(Protocol):
         """What the execution was triggered with (JSON); None where nothing was given."""
 
     @property
+    def dag_run_id(self) -> str | None:
+        """The id of the run of a DAG that it is a task of; None outside of DAGs."""
+
+    @property
+    def task_id(self) -> str | None:
+        """The task's id in its DAG; None outside of DAGs."""
+
+    @property
+    def item(self) -> Any:
+        """Of a mapped task: the item that this execution is for (JSON)."""
+
+    @property
     def checkpoint(self) -> Any:
         """The last value saved by an earlier attempt (JSON); None where there is none."""
 

@@ -241,7 +241,11 @@ def _from_environment(
     environment: Mapping[str, str], given: dict[str, _Given], errors: list[str]
 ) -> None:
     for name in sorted(environment):
-        if not name.startswith("RUNTIME_") or name in NOT_SETTINGS:
+        if (
+            not name.startswith("RUNTIME_")
+            or name in NOT_SETTINGS
+            or name.startswith("RUNTIME_REF_")
+        ):
             continue
         path = name.removeprefix("RUNTIME_").lower().replace("__", ".")
         if _rule(path) is None:

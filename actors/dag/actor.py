@@ -7,6 +7,7 @@ only so that a run has an owner who ends it in the books.
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -135,10 +136,7 @@ class DagActor(Actor):
         for what in [w for w in self._wanted if w not in self._busy]:
             self._wanted.discard(what)
             self._busy.add(what)
-            ctx.pipe(
-                lambda what=what: self._steps[what](ctx),
-                on_error=lambda error, what=what: _Failed(what, error),
-            )
+            ctx.pipe(partial(self._steps[what], ctx), on_error=partial(_Failed, what))
 
     async def _advance(self, ctx: Context) -> _Stepped:
         done = await self._store.advance(now=ctx.clock.now(), limit=BATCH)

@@ -36,7 +36,7 @@ MARKED: Final = "marked"
 
 Stop = Literal["fail_fast", "cancelled", "timeout"]
 """Why a run begins nothing more: its policy, a person, its deadline."""
-_STOPS: Final = (FAIL_FAST, CANCELLED, TIMEOUT)
+STOPS: Final = (FAIL_FAST, CANCELLED, TIMEOUT)
 Count = Literal["succeeded", "failed", "skipped"]
 
 
@@ -159,7 +159,7 @@ def stop_of(run: Run, policy: OnFailure) -> Stop | None:
     """Why this run is to be stopped now, if it is; None where that was done."""
     if run.cancelling and run.reason != CANCELLED:
         return "cancelled"
-    if run.failed and policy == "fail_fast" and run.reason not in _STOPS and run.open:
+    if run.failed and policy == "fail_fast" and run.reason not in STOPS and run.open:
         return "fail_fast"
     return None
 
@@ -230,9 +230,7 @@ def to_reset(
             t.number
             for t in tasks
             if shape.tasks[t.number].role == "task"
-            and (
-                t.state in ("failed", "cancelled") or (t.state == "skipped" and t.reason in _STOPS)
-            )
+            and (t.state in ("failed", "cancelled") or (t.state == "skipped" and t.reason in STOPS))
         }
     else:
         roots = set(targets)

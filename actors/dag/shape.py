@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from actors.dag.values import Needs, needs_of
 from protocols.dags import DagTaskSpec, OnFailure, TaskRole, TaskTrigger
 
 
 class TaskShape:
     """One task of a version; `key` is that of its hidden job."""
-
-    __slots__ = ("children", "key", "number", "parents", "role", "spec", "task_id", "trigger")
 
     def __init__(
         self,
@@ -28,6 +27,15 @@ class TaskShape:
         self.spec = spec
         self.parents: tuple[int, ...] = ()
         self.children: tuple[int, ...] = ()
+
+        self.needs = Needs()
+        """What it refers to, once that was read."""
+        self._read = False
+
+    def read_needs(self) -> None:
+        """Find out what it refers to, before it first starts; raises `values.ValuesError`."""
+        if not self._read:
+            self.needs, self._read = needs_of(self.spec), True
 
 
 class Shape:

@@ -1,8 +1,13 @@
 """Turns what was claimed and its job's definition into what an executor needs to run it."""
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
+from actors.dag.given import given_to
+from protocols.dags import is_hidden
 from protocols.ids import execution_id
 from protocols.instants import to_epoch_ns
 from protocols.jobs import DagTask, JobSpec, NoTask
@@ -17,6 +22,10 @@ def assignment_of(row: Claimed, spec: JobSpec, checkpoint: bytes | None) -> Assi
     """The attempt that `row` begins, resuming from `checkpoint` where there is one."""
     task = spec.task
     assert not isinstance(task, DagTask | NoTask), "no worker is given what it cannot run"
+    given, dag = row.input, None
+    if given is not None and is_hidden(row.job_id):
+        with suppress(msgspec.MsgspecError):  # what somebody else gave it stays as it is
+            task, given, dag = given_to(task, given)
     return Assignment(
         id=row.id,
         execution_id=execution_id(row.id, row.created_at),
@@ -29,6 +38,7 @@ def assignment_of(row: Claimed, spec: JobSpec, checkpoint: bytes | None) -> Assi
         task=task,
         timeout_s=spec.timeout_s,
         heartbeat_s=spec.heartbeat_s,
-        input=row.input,
+        input=given,
         checkpoint=checkpoint,
+        dag=dag,
     )

@@ -12,6 +12,19 @@ OutcomeState = Literal["succeeded", "failed", "timed_out", "cancelled", "lost", 
 `unstarted`: handed back unspent (`unimportable` says whether this node can never run it)."""
 
 
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt at a DAG's task knows beside the run's input."""
+
+    run_id: str
+    task_id: str
+    item: bytes | None = None
+    """JSON; of a mapped task,"""
+    number: int | None = None
+    """and its place in the list."""
+    refs: tuple[str, ...] = ()
+    """The values of `RUNTIME_REF_0` and on, for a command."""
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to run; instants are epoch nanoseconds of the Clock port."""
 
@@ -30,6 +43,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """JSON, as it was given."""
     checkpoint: bytes | None = None
     """JSON, the last one saved."""
+    dag: Given | None = None
+    """Of a DAG's task."""
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):

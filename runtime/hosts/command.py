@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 from protocols.jobs import CommandTask
 from runtime.hosts.environment import base_environment, identity, task_values
 from runtime.hosts.guardian import Guardian, GuardianLost, UnitEvent
@@ -51,9 +53,13 @@ class CommandRunner:
                 url=self._settings.url,
                 given=given.input,
                 checkpoint=given.checkpoint,
+                dag=given.dag,
             )
         except UnicodeDecodeError:
             self._desk.finish(work, "failed", error="its input is not UTF-8")
+            return
+        except ValueError as error:
+            self._desk.finish(work, "failed", error=str(error))
             return
         argv = ("/bin/sh", "-c", task.shell) if task.shell is not None else task.argv
         assert argv is not None
@@ -100,9 +106,34 @@ class CommandRunner:
             state, error = "failed", how_it_ended(ended.status)
             if line := last_line(ended.tail or ended.head):
                 error = f"{error}: {line}"
+        result = None
+        if state == "succeeded" and work.assignment.dag is not None:
+            result = printed_result(ended.head, ended.tail, ended.omitted_bytes)
         self._desk.finish(
-            work, state, at_ns=ended.at_ns, error=error, exit_code=ended.status, output=output
+            work,
+            state,
+            at_ns=ended.at_ns,
+            error=error,
+            exit_code=ended.status,
+            result=result,
+            output=output,
         )
+
+
+def printed_result(head: bytes | None, tail: bytes, omitted: int) -> bytes | None:
+    """The last line that a command printed, where that is JSON: the result of a DAG's task."""
+    before, newline, line = (
+        ((head or b"") + tail if not omitted else tail).rstrip().rpartition(b"\n")
+    )
+    del before
+    if not line or (omitted and not newline):
+        return None  # nothing, or only the end of a line
+    try:
+        msgspec.json.decode(line)
+        line.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return line
 
 
 def last_line(printed: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from protocols.instants import from_epoch_ns, iso
+from protocols.ports.executor import Given
 
 ALLOWED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 """What a task sees of the node's own environment; PATH with the node's interpreter first."""
@@ -21,6 +22,10 @@ TASK_VARIABLES = frozenset(
         "RUNTIME_INPUT_FILE",
         "RUNTIME_CHECKPOINT",
         "RUNTIME_CHECKPOINT_FILE",
+        "RUNTIME_DAG_RUN_ID",
+        "RUNTIME_TASK_ID",
+        "RUNTIME_ITEM",
+        "RUNTIME_ITEM_FILE",
         "RUNTIME_TENANT",
         "RUNTIME_URL",
         "RUNTIME_GUARDIAN",
@@ -66,11 +71,16 @@ def task_values(
     url: str,
     given: bytes | None,
     checkpoint: bytes | None,
+    dag: Given | None = None,
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """An attempt's `RUNTIME_` variables, and what is too large to be one.
 
     Returns:
         Variables; and contents for files, by the name of the variable that is to point to each.
+
+    Raises:
+        ValueError: what a command's text refers to does not fit into a variable; or the input is
+            not UTF-8.
     """
     values = {
         **identity(execution_id, token),
@@ -80,8 +90,12 @@ def task_values(
         "RUNTIME_TENANT": tenant,
         "RUNTIME_URL": url,
     }
+    contents = [("RUNTIME_INPUT", given), ("RUNTIME_CHECKPOINT", checkpoint)]
+    if dag is not None:
+        values |= _of_dag(dag)
+        contents.append(("RUNTIME_ITEM", dag.item))
     spill = {}
-    for name, value in (("RUNTIME_INPUT", given), ("RUNTIME_CHECKPOINT", checkpoint)):
+    for name, value in contents:
         if value is None:
             continue
         if len(value) > VARIABLE_BYTES_MAX:
@@ -89,3 +103,17 @@ def task_values(
         else:
             values[name] = value.decode()
     return values, spill
+
+
+def _of_dag(dag: Given) -> dict[str, str]:
+    values = {"RUNTIME_DAG_RUN_ID": dag.run_id, "RUNTIME_TASK_ID": dag.task_id}
+    for number, value in enumerate(dag.refs):
+        if "\0" in value:
+            raise ValueError("a value that its command refers to holds a NUL character")
+        if len(value.encode()) > VARIABLE_BYTES_MAX:
+            raise ValueError(
+                f"a value that its command refers to has more than {VARIABLE_BYTES_MAX:,} bytes: "
+                "read RUNTIME_INPUT, or hand it over by a file"
+            )
+        values[f"RUNTIME_REF_{number}"] = value
+    return values

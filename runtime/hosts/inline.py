@@ -136,7 +136,7 @@ class InlineRunner:
         spec = Spec(0, given.tenant, given.job_id, task.target, task.args, task.kwargs)
         run = Run(
             work.token, 0, given.execution_id, given.attempt, given.scheduled_for_ns,
-            given.input, given.checkpoint,
+            given.input, given.checkpoint, given.dag,
         )  # fmt: skip
         attempt = Attempt(spec, run, self, self._settings.output_bytes_max)
         self._attempts[work.token], self._works[work.token] = attempt, work

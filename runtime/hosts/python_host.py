@@ -180,6 +180,7 @@ class PythonHost:
                     given.scheduled_for_ns,
                     given.input,
                     given.checkpoint,
+                    given.dag,
                 )
             )
             size += len(given.input or b"") + len(given.checkpoint or b"")
@@ -320,7 +321,6 @@ class PythonHost:
             self._ready_timer.cancel()
         if self._owner is not None:
             self._owner.on_ended(self, why, status, event)
-
 
     def _put_board_away(self) -> None:
         """Keep what the board says last, and give back its memory and the descriptor behind it."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from protocols.ports.executor import Given
+
 # How an attempt ended, as the host saw it. What a cancelled one counts as, the node knows; what has
 # not begun was cancelled or taken back before its first line.
 SUCCEEDED, FAILED, CANCELLED, UNSTARTED, UNIMPORTABLE = range(5)
@@ -48,6 +50,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     scheduled_for_ns: int
     input: bytes | None
     checkpoint: bytes | None
+    dag: Given | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

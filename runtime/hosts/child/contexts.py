@@ -63,6 +63,24 @@ class _Facts:
         return None if given is None else msgspec.json.decode(given)
 
     @property
+    def dag_run_id(self) -> str | None:
+        """The id of the run that it is a task of; None outside of DAGs."""
+        dag = self._attempt.run.dag
+        return None if dag is None else dag.run_id
+
+    @property
+    def task_id(self) -> str | None:
+        """The task's id in its DAG; None outside of DAGs."""
+        dag = self._attempt.run.dag
+        return None if dag is None else dag.task_id
+
+    @property
+    def item(self) -> Any:
+        """Of a mapped task: the item that this execution is for."""
+        dag = self._attempt.run.dag
+        return None if dag is None or dag.item is None else msgspec.json.decode(dag.item)
+
+    @property
     def checkpoint(self) -> Any:
         """The last value saved by an earlier attempt; None where there is none."""
         saved = self._attempt.run.checkpoint

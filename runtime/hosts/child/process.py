@@ -229,6 +229,7 @@ class ProcessHost:
             url=self._hello.url,
             given=run.input,
             checkpoint=run.checkpoint,
+            dag=run.dag,
         )
         # ctx.input has no bound but the node's own; a variable cannot hold NUL bytes.
         os.environ.update({name: value for name, value in values.items() if "\0" not in value})

@@ -10,9 +10,10 @@ from protocols.dags import FINAL_RUN
 from protocols.instants import to_epoch_ns
 from protocols.ports.store import Finish
 from protocols.ports.store.dags import Advanced, Woken
+from runtime.postgres.dags.again import put_back
 from runtime.postgres.dags.begin import make_runs
 from runtime.postgres.dags.progress import Ended, Turn, Turned
-from runtime.postgres.dags.rows import lock_runs
+from runtime.postgres.dags.rows import lock_runs, read_run
 from runtime.postgres.dags.shapes import Shapes
 from runtime.postgres.finish import finish
 from runtime.postgres.pool import Pool, Session
@@ -84,13 +85,18 @@ async def begin(
 
     async def work(session: Session) -> Turned:
         await session.execute(_LAZY)
-        made = await make_runs(session, incarnation, roots, now=now)
-        if not made:
-            return Turned()
+        await make_runs(session, incarnation, roots, now=now)
         turn = Turn(session, shapes, now=now)
-        await turn.lock(made)
-        for run in made:
-            await turn.look(run)
+        await turn.lock(root for root, _ in roots)
+        for run in turn.runs.values():
+            if run.finished_at is not None and (run.root_now or 0) > run.root_run:
+                # Somebody had the run's own execution run again: as if they had retried its tasks.
+                rows = await read_run(session, run.run)
+                await put_back(
+                    session, run, turn.shapes[run.run], rows, "failed", downstream=False, now=now
+                )
+        for root in sorted(turn.runs):
+            await turn.look(root)
         return await turn.settle()
 
     return _told(await _transact(pool, work), more=False)

@@ -13,25 +13,26 @@ WITH wanted AS MATERIALIZED (
     SELECT e.*
     FROM unnest($2::bigint[], $3::bigint[]) AS u(id, token)
     CROSS JOIN LATERAL (
-        SELECT x.id, x.tenant, x.job_key, x.version, x.job_id, x.scheduled_for, x.input
+        SELECT x.id, x.run, x.tenant, x.job_key, x.version, x.job_id, x.scheduled_for, x.input
         FROM executions x
         WHERE x.id = u.id AND x.fencing_token = u.token AND x.incarnation = $1
             AND x.state = 'running'
         LIMIT 1
     ) AS e
 ), made AS (
-    INSERT INTO dag_runs AS r (run, tenant, job_key, version, dag_id, scheduled_for, state, open,
-        input, parent_run, parent_task, parent_item, started_at, deadline)
-    SELECT w.id, w.tenant, w.job_key, w.version, w.job_id, w.scheduled_for, 'running', t.open,
-        w.input, p.run, p.number, p.item, $4::timestamptz,
-        $4::timestamptz + make_interval(secs => least(coalesce(t.timeout_s, 31622400), 31622400))
+    INSERT INTO dag_runs AS r (run, root_run, tenant, job_key, version, dag_id, scheduled_for,
+        state, open, input, parent_run, parent_task, parent_item, started_at, deadline)
+    SELECT w.id, w.run, w.tenant, w.job_key, w.version, w.job_id, w.scheduled_for,
+        'running', t.open, w.input, p.run, p.number, p.item, $4::timestamptz,
+        $4::timestamptz + make_interval(secs => t.timeout_s)
     FROM wanted w
     CROSS JOIN LATERAL (
         SELECT (
             SELECT count(*) FROM dag_version_tasks d
             WHERE d.job_key = w.job_key AND d.version = w.version AND d.role = 'task'
         ) AS open, (
-            SELECT (v.spec ->> 'timeout_s')::double precision FROM job_versions v
+            SELECT coalesce((v.spec ->> 'timeout_s')::double precision, 31622400)
+            FROM job_versions v
             WHERE v.job_key = w.job_key AND v.version = w.version LIMIT 1
         ) AS timeout_s
     ) AS t

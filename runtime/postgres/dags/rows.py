@@ -50,23 +50,26 @@ class RunRow(Run, kw_only=True):
     deadline: datetime | None = None
     finished_at: datetime | None = None
     born_at: datetime | None = None
-    depth: int = 0
+    root_run: int = 1
+    root_now: int | None = None
+    """The `run` of its root, where that is not final."""
 
 
 _RUN_COLUMNS: Final = (
     "r.run, r.tenant, r.job_key, r.version, r.dag_id, r.scheduled_for, r.state, r.reason, r.open, "
-    "r.failed, r.handlers, r.cancelling, r.input, r.started_at, r.deadline, r.finished_at"
+    "r.failed, r.handlers, r.cancelling, r.input, r.started_at, r.deadline, r.finished_at, "
+    "r.root_run"
 )
 
 # dag_runs_pkey, in the order given.
 _LOCK: Final = f"""
-SELECT r.*, e.created_at AS born_at
+SELECT r.*, e.created_at AS born_at, e.run AS root_now
 FROM unnest($1::bigint[]) AS u(run)
 CROSS JOIN LATERAL (
     SELECT {_RUN_COLUMNS} FROM dag_runs r WHERE r.run = u.run LIMIT 1 FOR NO KEY UPDATE
 ) AS r
 LEFT JOIN LATERAL (
-    SELECT x.created_at FROM executions x WHERE x.id = u.run LIMIT 1
+    SELECT x.created_at, x.run FROM executions x WHERE x.id = u.run LIMIT 1
 ) AS e ON true
 """
 
@@ -126,12 +129,14 @@ WHERE t.ctid = u.at
 
 _WRITE_RUNS: Final = """
 UPDATE dag_runs t SET state = u.state, reason = u.reason, open = u.open, failed = u.failed,
-    handlers = u.handlers, cancelling = u.cancelling, finished_at = u.finished_at
+    handlers = u.handlers, cancelling = u.cancelling, finished_at = u.finished_at,
+    root_run = u.root_run, deadline = u.deadline
 FROM (
     SELECT n.*, k.at
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::text[],
-        $7::boolean[], $8::timestamptz[])
-        AS n(run, state, reason, open, failed, handlers, cancelling, finished_at)
+        $7::boolean[], $8::timestamptz[], $9::integer[], $10::timestamptz[])
+        AS n(run, state, reason, open, failed, handlers, cancelling, finished_at, root_run,
+            deadline)
     CROSS JOIN LATERAL (
         SELECT x.ctid AS at FROM dag_runs x WHERE x.run = n.run LIMIT 1
     ) AS k
@@ -221,6 +226,8 @@ async def write_runs(session: Session, runs: Iterable[RunRow]) -> None:
             [r.handlers for r in ordered],
             [r.cancelling for r in ordered],
             [r.finished_at for r in ordered],
+            [r.root_run for r in ordered],
+            [r.deadline for r in ordered],
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -81,11 +81,21 @@ class Starter:
         self._results: dict[tuple[int, int], tuple[str, str | None, bytes | None]] = {}
         self._signals: dict[int, dict[str, bytes | None]] = {}
         self._lists: dict[tuple[int, int], list[Any]] = {}
+        self._scopes: dict[tuple[int, int], dict[str, Any]] = {}
+        """What expressions of a task see, but for its item."""
 
     async def start(self, tasks: Sequence[TaskRow]) -> None:
         """Start these; what cannot be worked out fails, what a condition forbids is skipped."""
-        await self._read_results(tasks)
+        able = []
         for task in tasks:
+            try:
+                self._turn.shape(task).read_needs()
+            except values.ValuesError as error:
+                self._turn.finish(task, "failed", str(error)[:_REASON_MAX])
+            else:
+                able.append(task)
+        await self._read_results(able)
+        for task in able:
             try:
                 await self._start(task)
             except values.ValuesError as error:
@@ -115,7 +125,7 @@ class Starter:
                 run_id=self._run_id(run),
                 task_id=shape.task_id,
                 input=msgspec.Raw(run.input or b"null"),
-                **values.worked_out(spec, scope, item=task.item),
+                **values.worked_out(spec, shape.needs, scope, item=task.item),
             )
             text = msgspec.json.encode(given)
             if len(text) > INPUT_BYTES_MAX:
@@ -137,7 +147,7 @@ class Starter:
         wanted = set()
         for task in tasks:
             shape = self._turn.shapes[task.run]
-            for name in values.names(shape.tasks[task.number].spec):
+            for name in shape.tasks[task.number].needs.tasks:
                 number = shape.number_of(name)
                 if number is not None and (task.run, number) not in self._results:
                     wanted.add((task.run, number))
@@ -152,18 +162,17 @@ class Starter:
             self._results[key] = (row["state"], row["reason"], row["result"])
 
     def _scope(self, task: TaskRow, shape: TaskShape, run: RunRow) -> Mapping[str, Any]:
-        names = values.names(shape.spec)
-        scope: dict[str, Any] = {
-            "input": msgspec.json.decode(run.input)
-            if run.input and values.refers(shape.spec)
-            else None,
-            "run": {"id": self._run_id(run), "scheduled_for": iso(run.scheduled_for)},
-            "tasks": {name: self._task_value(task.run, name) for name in names},
-        }
-        if task.item >= 0 and values.refers(shape.spec):
-            whole = self._lists.get((task.run, task.number))
+        key, needs = (task.run, task.number), shape.needs
+        scope = dict(self._scopes.get(key, ()))
+        if needs.any and not scope:
+            scope["input"] = None if run.input is None else msgspec.json.decode(run.input)
+            scope["run"] = {"id": self._run_id(run), "scheduled_for": iso(run.scheduled_for)}
+            scope["tasks"] = {name: self._task_value(task.run, name) for name in needs.tasks}
+            self._scopes[key] = dict(scope)
+        if task.item >= 0:
+            whole = self._lists.get(key)
             if whole is None:
-                whole = self._lists[task.run, task.number] = values.items(shape.spec, scope)
+                whole = self._lists[key] = values.items(shape.spec, scope)
             if task.item >= len(whole):
                 raise values.ValuesError("map: the list has become shorter")
             scope["item"] = whole[task.item]

@@ -17,6 +17,7 @@ CREATE TABLE dags (
     version integer NOT NULL                      -- the one in force; a run keeps its own
 );
 CREATE INDEX dags_name ON dags (tenant, dag_id);
+CREATE INDEX dags_newest ON dags (tenant, job_key);
 
 CREATE TABLE dag_versions (
     job_key bigint NOT NULL REFERENCES jobs,
@@ -62,7 +63,8 @@ CREATE TABLE task_dependencies (
 CREATE INDEX task_dependencies_child ON task_dependencies (job_key, version, child);
 
 CREATE TABLE dag_runs (
-    run bigint PRIMARY KEY,                       -- the id of the DAG's execution
+    run bigint PRIMARY KEY,                       -- the id of the DAG's execution,
+    root_run integer NOT NULL DEFAULT 1,          -- and which `run` of that this stands at
     tenant text COLLATE "C" NOT NULL,
     job_key bigint NOT NULL REFERENCES jobs,
     version integer NOT NULL,
@@ -85,6 +87,7 @@ CREATE TABLE dag_runs (
     finished_at timestamptz
 ) WITH (fillfactor = 70);
 CREATE INDEX dag_runs_newest ON dag_runs (tenant, job_key, run);
+CREATE INDEX dag_runs_all ON dag_runs (tenant, run);
 CREATE INDEX dag_runs_open ON dag_runs (run) WHERE finished_at IS NULL;
 CREATE INDEX dag_runs_parent ON dag_runs (parent_run) WHERE parent_run IS NOT NULL;
 CREATE INDEX dag_runs_finished ON dag_runs (finished_at) WHERE finished_at IS NOT NULL;
