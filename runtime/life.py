@@ -71,6 +71,7 @@ class Life:
         self.settings = settings
         self.incarnation = incarnation
         self.declared_dead = anyio.Event()
+        self.draining = False
         self.drained = anyio.Event()
         self.held = {name: Held(slots=slots) for name, slots in settings.pools.items()}
         self._local = LocalHints(self.lookup, pools=tuple(self.held))
@@ -261,6 +262,7 @@ class Life:
 
     def _drain(self) -> None:
         """Lead nothing and claim nothing; done when nothing runs any more. Said at every beat."""
+        self.draining = True
         self._health.idle("the node is draining")
         self._tell("timing", StepDown())
         self._tell("dags", Cease())

@@ -213,7 +213,11 @@ class Node:
                 if life.drained.is_set():
                     log.info("drained: nothing runs here any more")
                     self._ending.set()
-                if life.declared_dead.is_set():
+                if life.declared_dead.is_set() and life.draining:
+                    log.error("declared dead while it was drained: it ends", was=incarnation)
+                    self._ending.set()
+                    await life.end_work()
+                elif life.declared_dead.is_set():
                     log.error("this incarnation was declared dead; beginning anew", was=incarnation)
                     await life.end_work()
         finally:

@@ -145,6 +145,25 @@ async def test_a_node_that_was_declared_dead_ends_what_it_runs_and_begins_anew(h
         os.kill(second, signal.SIGKILL)  # leaving would let it run for the whole grace
 
 
+async def test_a_node_that_was_declared_dead_while_it_was_drained_ends(house):
+    """Its operator wants it gone: a new life would take work again, and nobody would drain that."""
+    async with house.node(**{"shutdown.grace_s": 1}) as node:
+        await trigger(node, "long")
+        (first,) = await house.pids(1)
+        before = node.incarnation
+        await house.sql("UPDATE nodes SET state = 'draining' WHERE incarnation = $1", before)
+
+        async def drains():
+            return not node.health.view().ready
+
+        await until(drains)
+        await house.sql("UPDATE nodes SET state = 'dead' WHERE incarnation = $1", before)
+        with anyio.fail_after(30):
+            await node.wait_ended()
+        assert not lives(first)
+        assert node.incarnation == before
+
+
 async def states(house) -> dict[int, str]:
     rows = await house.sql("SELECT incarnation, state FROM nodes")
     return {row["incarnation"]: row["state"] for row in rows}
