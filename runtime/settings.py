@@ -187,6 +187,11 @@ def _check_whole(given: Mapping[str, _Given], errors: list[str]) -> None:
         if (first in given) != (second in given):
             there, lacking = (first, second) if first in given else (second, first)
             errors.append(f"{given[there].place}: {there}: {lacking} is missing")
+    errors += [
+        f"{given[path].place}: {path}: kafka.tls is missing"  # all would go out in the open
+        for path in ("kafka.ca", "kafka.cert")
+        if path in given and "kafka.tls" not in given
+    ]
 
 
 def _rule(path: str) -> tuple[str, Callable[[object], Any]] | None:

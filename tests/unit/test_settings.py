@@ -46,6 +46,7 @@ CLUSTER = {
     "RUNTIME_KAFKA__BOOTSTRAP_SERVERS": "h:9092",
 }
 TOGETHER = {
+    "RUNTIME_KAFKA__TLS": "true",
     "RUNTIME_ETCD__USER": "u",
     "RUNTIME_ETCD__PASSWORD": "p",
     "RUNTIME_ETCD__CERT": "c",
@@ -135,6 +136,13 @@ def test_a_cluster_needs_its_database_etcd_and_kafka(missing, tmp_path):
     path = missing.removeprefix("RUNTIME_").lower().replace("__", ".")
     (line,) = wrong(tmp_path, environment=rest)
     assert line.endswith(f"a cluster needs {path} as well")
+
+
+def test_a_certificate_without_tls_is_refused_and_not_ignored(tmp_path):
+    (line,) = wrong(tmp_path, environment={**CLUSTER, "RUNTIME_KAFKA__CA": "ca.pem"})
+    assert line.endswith("kafka.ca: kafka.tls is missing")
+    explicit = {"RUNTIME_KAFKA__CA": "ca.pem", "RUNTIME_KAFKA__TLS": "true"}
+    assert load(tmp_path, environment={**CLUSTER, **explicit}).kafka_tls
 
 
 @pytest.mark.parametrize("missing", TOGETHER)
