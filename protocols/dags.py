@@ -106,10 +106,10 @@ class TaskInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_id: str
     input: msgspec.Raw = msgspec.Raw(b"null")
     """The run's."""
-    item: msgspec.Raw | None = None
-    """Of a mapped task: this item,"""
     number: int | None = None
-    """and its place in the list."""
+    """Of a mapped task: the place of this item in the list,"""
+    item: msgspec.Raw = msgspec.Raw(b"null")
+    """and the item."""
     refs: tuple[msgspec.Raw, ...] = ()
     """The values of `DagTaskSpec.references`, in their order."""
     values: dict[str, msgspec.Raw] = {}

@@ -29,7 +29,7 @@ def given_to(task: PlainTask, text: bytes) -> tuple[PlainTask, bytes | None, Giv
         Given(
             run_id=given.run_id,
             task_id=given.task_id,
-            item=None if given.item is None else bytes(given.item),
+            item=None if given.number is None else bytes(given.item),
             number=given.number,
             refs=tuple(variable(bytes(ref)) for ref in given.refs),
         ),

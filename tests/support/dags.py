@@ -18,7 +18,8 @@ def task(task_id: str, *dependencies: str, shell: str = "true", **fields) -> Dag
     """A task that runs a command, unless it waits or runs a DAG."""
     if "wait" not in fields and "dag" not in fields:
         fields.setdefault("task", CommandTask(shell=shell))
-    return DagTaskSpec(task_id=task_id, dependencies=dependencies, **fields)
+    given = {"task_id": task_id, "dependencies": dependencies, **fields}
+    return msgspec.convert(msgspec.to_builtins(given), DagTaskSpec)
 
 
 async def define(

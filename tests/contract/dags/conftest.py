@@ -3,10 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest_asyncio
 
-from protocols.dags import POOL
-from protocols.ports.store import Budget, Claimed, Finish, Lane, TriggerRequest
+from protocols.dags import POOL, TaskInput
+from protocols.ports.store import Budget, Claimed, Finish, GiveBack, Lane, TriggerRequest
+from protocols.ports.store.dags import Woken
+from runtime.postgres.operations.cancel import cancel_execution
+from runtime.postgres.operations.session import transact
+from runtime.postgres.pool import API_ROLE, Pool
 from runtime.postgres.store import PostgresStore
 from tests.contract.store.harness import NOW
 from tests.contract.store.postgres_harness import PostgresHarness, on_postgres
@@ -96,6 +101,88 @@ class DagHouse:
     async def end_roots(self) -> None:
         await self.store.finish_runs(self.node, list(self.roots.items()), now=self.now)
         await self.advance()
+
+    async def finish_with(self, **results: bytes) -> None:
+        """End running tasks by name as successes with these results."""
+        await self.finish(
+            [
+                ended(row, result=results[name])
+                for row in self.running.values()
+                if (name := row.job_id.partition("/")[2]) in results
+            ]
+        )
+
+    async def finish_items(self, **results: dict[int, bytes]) -> None:
+        """The same, of items of mapped tasks."""
+        ends = []
+        for row in self.running.values():
+            one = msgspec.json.decode(row.input, type=TaskInput)
+            if one.number is not None and one.number in results.get(one.task_id, {}):
+                ends.append(ended(row, result=results[one.task_id][one.number]))
+        await self.finish(ends)
+
+    async def result(self, run: int, task: str):
+        """A task's result."""
+        return msgspec.json.decode(
+            await self.owner.fetchval(
+                "SELECT result FROM dag_tasks WHERE run = $1 AND task_id = $2 AND item = -1",
+                run,
+                task,
+            )
+        )
+
+    async def end_by(self, outcome: Callable[[Claimed], str]) -> None:
+        """End all that runs."""
+        await self.finish([ended(row, outcome(row)) for row in self.running.values()])
+
+    async def give_back(self, *names: str) -> None:
+        """Hand running tasks back to their queue."""
+        rows = [r for r in self.running.values() if r.job_id.partition("/")[2] in names]
+        for row in rows:
+            del self.running[row.id]
+        given = [GiveBack(row.id, row.fencing_token) for row in rows]
+        await self.store.give_back(self.node, given)
+
+    async def asked(self) -> list[tuple[int, str]]:
+        """The tasks that run and were asked to stop."""
+        found = await self.store.cancel_requests(self.node)
+        return [
+            (id_, self.running[id_].job_id.partition("/")[2])
+            for id_, _ in found
+            if id_ in self.running
+        ]
+
+    async def wake(self) -> Woken:
+        woken = await self.store.wake(now=self.now, limit=100)
+        await self.advance()
+        return woken
+
+    async def lose_root(self, run: int) -> None:
+        """Cancel a run's own execution while no node holds it."""
+        token = self.roots.pop(run)
+        await self.store.give_back(self.node, [GiveBack(run, token)])
+        await self.do(cancel_execution, execution=await self.name(run), who="me", now=self.now)
+        await self.advance()
+
+    async def name(self, run: int) -> str:
+        """The public id of a run."""
+        return str(
+            await self.owner.fetchval("SELECT execution_id FROM all_executions WHERE id = $1", run)
+        )
+
+    async def do(self, work, **fields):
+        """What a person asks for, by the API's role."""
+        async with Pool(self.house.settings.arguments(), name="api", size=1, role=API_ROLE) as pool:
+            answer = await transact(
+                pool, "default", lambda conn: work(conn, tenant="default", **fields)
+            )
+        await self.take_roots()
+        await self.advance()
+        return answer
+
+    async def steer(self, work, run: int, **fields):
+        """The same, of one run."""
+        return await self.do(work, run=await self.name(run), now=self.now, **fields)
 
     async def run_all(self, outcome: Callable[[Claimed], str] = lambda _: "succeeded") -> None:
         """Claim and end tasks until nothing is left to claim."""
