@@ -13,8 +13,9 @@ import msgspec
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """One task as it went, in microseconds of any clock; parents come before their children.
 
-    Without `started_us` it took no time: it was skipped. Without `finished_us` it has no place in
-    the books, and neither holds up others nor is held up.
+    Without `started_us` it took no time: it was skipped. One without `finished_us` has no place in
+    the books, and neither holds up others nor is held up; nor has one that was skipped and that
+    nothing which ran has waited for.
     """
 
     parents: tuple[int, ...] = ()
@@ -48,12 +49,17 @@ def critical(spans: Sequence[Span]) -> Critical:
     Of several that ended in the same moment, the first in the list. Slack: what each task's end
     could be late by, all else taking the time it took, before the last end of all would be later.
     """
-    ended = [(-span.finished_us, n) for n, span in enumerate(spans) if span.finished_us is not None]
+    held = [holding(spans, n) for n in range(len(spans))]
+    counts = [span.started_us is not None and span.finished_us is not None for span in spans]
+    for n in range(len(spans) - 1, -1, -1):
+        if counts[n]:
+            for parent in held[n]:
+                counts[parent] = True
+    ended = [(-(span.finished_us or 0), n) for n, span in enumerate(spans) if counts[n]]
     if not ended:
         return Critical((), (None,) * len(spans))
     last = -min(ended)[0]
-    held = [holding(spans, n) for n in range(len(spans))]
-    latest: list[int | None] = [None if s.finished_us is None else last for s in spans]
+    latest: list[int | None] = [last if counts[n] else None for n in range(len(spans))]
     for n in range(len(spans) - 1, -1, -1):
         end, limit = spans[n].finished_us, latest[n]
         if end is None or limit is None or not held[n]:

@@ -10,8 +10,9 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp
 
 from runtime.api import (
-    absent,
     apply,
+    dag_actions,
+    dags,
     dead_letters,
     events,
     executions,
@@ -41,7 +42,8 @@ _NOUNS: Final[Sequence[Any]] = (
     events,
     house,
     apply,
-    absent,
+    dags,
+    dag_actions,
 )
 
 

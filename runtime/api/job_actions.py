@@ -51,6 +51,8 @@ class BackfillJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     from_: str = msgspec.field(name="from")
     to: str
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = 1000
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] | None = None
+    """At most so many of them at once; without it, as `overlap` has it."""
     dry_run: bool = False
 
 
@@ -177,6 +179,7 @@ async def backfill_(asked: Given, job_id: FromPath[str]) -> Response[Backfilled]
             who=asked.who,
             now=asked.now,
             limit=body.limit,
+            parallel=body.parallel,
             dry_run=body.dry_run,
         )
         return filled, tuple(Ready(pool) for pool in filled.pools)

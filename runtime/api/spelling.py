@@ -1,6 +1,6 @@
 """Writes a stored job as a job file would have it, so that what is read can be sent back.
 
-`read_job` of what this writes is the same job.
+`read_job` of what this writes is the same job. A DAG is only told of: it is changed by its file.
 """
 
 from decimal import Decimal
@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
+from protocols.dags import TIMEOUT_S, DagTask, DagTaskSpec
 from protocols.durations import format_duration
 from protocols.instants import iso
 from protocols.jobs import PRIORITIES, CommandTask, HttpTask, JobSpec, PythonTask, Retry, Task
 from protocols.schedules import Misfire, Schedule
+from protocols.tasks import NoTask
 
 _PLAIN: Final = (
     "pool",
@@ -34,6 +36,8 @@ _DURATIONS: Final = {
 
 def spelled(spec: JobSpec) -> dict[str, Any]:
     """The fields of `spec` that are not their defaults."""
+    if isinstance(spec.task, DagTask):
+        return _dag(spec, spec.task)
     found: dict[str, Any] = {"job_id": spec.job_id}
     if spec.schedule is not None:
         found["schedule"] = _schedule(spec.schedule)
@@ -69,9 +73,10 @@ def _without_defaults(value: msgspec.Struct) -> dict[str, Any]:
 
 
 def _task(task: Task) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     match task:
         case CommandTask():
-            found: dict[str, Any] = {"command": task.shell or list(task.argv or ())}
+            found = {"command": task.shell or list(task.argv or ())}
             found |= {"cwd": task.cwd, "env": task.env}
             if task.success_exit_codes != (0,):
                 found["success_exit_codes"] = list(task.success_exit_codes)
@@ -82,6 +87,31 @@ def _task(task: Task) -> dict[str, Any]:
             inner = {"url": task.url, "method": task.method, "headers": task.headers}
             inner |= {"body": task.body, "expect": _without_defaults(task.expect)}
             found = {"http": _filled(inner)}
+    return _filled(found)
+
+
+def _dag(spec: JobSpec, dag: DagTask) -> dict[str, Any]:
+    """A DAG as its file has it; what every DAG's own execution is, goes without saying."""
+    timeout_s = JobSpec(job_id="", task=NoTask()).timeout_s
+    plain = msgspec.structs.replace(
+        spec,
+        task=NoTask(),
+        pool="default",
+        retry=msgspec.structs.replace(spec.retry, max_lost=Retry().max_lost),
+        timeout_s=timeout_s if spec.timeout_s == TIMEOUT_S else spec.timeout_s,
+    )
+    found = {**spelled(plain), "dag_id": spec.job_id, "on_failure": dag.on_failure}
+    del found["job_id"]
+    if dag.inputs is not None:
+        found["inputs"] = dag.inputs
+    found |= {f"{one.role}_task": one.task_id for one in dag.tasks if one.role != "task"}
+    return found | {"tasks": [_dag_task(one) for one in dag.tasks]}
+
+
+def _dag_task(spec: DagTaskSpec) -> dict[str, Any]:
+    """A task of a DAG, without what its hidden job says of it; no file could be made of this."""
+    plain = msgspec.structs.replace(spec, task=None)
+    found = _without_defaults(plain) | ({} if spec.task is None else _task(spec.task))
     return _filled(found)
 
 

@@ -16,6 +16,11 @@ from runtime.cli.show import note, print_json, say
 @click.option("--to", "end", type=Instant(), required=True, help="The last instant.")
 @click.option("--dry-run", is_flag=True, help="Show what it would do.")
 @click.option("--limit", type=click.IntRange(1, 10_000), help="How many instants at most.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 10_000),
+    help="How many at once; default: as the job's `overlap` has it.",
+)
 @json_option
 @uses_node
 def backfill_command(
@@ -26,9 +31,10 @@ def backfill_command(
     end: datetime,
     dry_run: bool,
     limit: int | None,
+    parallel: int | None,
     as_json: bool,
 ) -> None:
-    """Run the instants of a job in a past window, each by the version in force at it.
+    """Run the instants of a job or a DAG in a past window, each by the version in force at it.
 
     An instant without an execution gets one, one that ended dead, cancelled or skipped is run
     again, any other is left alone.
@@ -38,6 +44,8 @@ def backfill_command(
     body = {"from": iso(start), "to": iso(end), "dry_run": dry_run}
     if limit is not None:
         body["limit"] = limit
+    if parallel is not None:
+        body["parallel"] = parallel
     answer = client.post("jobs", job, "backfill", body=body)
     if as_json:
         print_json(answer)

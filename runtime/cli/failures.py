@@ -30,12 +30,6 @@ class Failed(click.ClickException):
         click.echo(f"runtime: {readable(self.message)}", err=True)
 
 
-class NotBuilt(Failed):
-    """A command whose rule is not built yet: refused by name, never accepted and ignored."""
-
-    exit_code = WRONG
-
-
 class Unreachable(Failed):
     """The node or the database cannot be reached."""
 

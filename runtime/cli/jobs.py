@@ -70,7 +70,9 @@ def show(client: Client, *, job: str, as_json: bool) -> None:
         }
     )
     hidden = {"job_id", "schedule", "tags"}
-    definition: dict[str, Any] = found["definition"]
+    definition: dict[str, Any] = dict(found["definition"])
+    if "tasks" in definition:
+        definition["tasks"] = f"{len(definition['tasks'])}: `runtime dags show {job}` draws them"
     facts({f"  {name}": value for name, value in definition.items() if name not in hidden})
 
 

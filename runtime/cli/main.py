@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from runtime.cli.failures import NotBuilt, exit_code_of, readable, sentence_of, told
+from runtime.cli.failures import exit_code_of, readable, sentence_of, told
 from runtime.zones import use_pinned_zones
 
 INTERRUPTED: Final = 130
@@ -24,11 +24,12 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("check", "Validate job files, without a node."),
     "apply": ("apply", "Make job files the definitions of their source."),
     "jobs": ("jobs", "List, show, pause, resume and delete jobs."),
-    "trigger": ("trigger", "Run a job now, or at a time of its own."),
+    "trigger": ("trigger", "Run a job or a DAG now, or at a time of its own."),
     "emit": ("trigger", "Emit an event, which triggers the jobs that listen."),
     "backfill": ("backfill", "Run the instants of a job in a past window."),
     "next": ("next", "Show when a job or an expression is due next."),
     "executions": ("executions", "List, show, cancel, retry and follow executions."),
+    "dags": ("dags", "List and draw DAGs and their runs; retry, mark, signal."),
     "dead-letters": ("dead_letters", "List, replay and discard what ended dead."),
     "locks": ("locks", "List the locks that tasks hold, and release one."),
     "nodes": ("nodes", "List the nodes, and drain one."),
@@ -45,11 +46,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 """Each command, its module, and its line in the help; the order is the help's."""
 
-NOT_BUILT: Final = {
-    "dags": "DAGs are not built yet: `dependencies:` between jobs are",
-}
-"""What contract and habit lead people to type, refused by name."""
-
 
 class Commands(click.Group):
     """Loads a command's module only when it is called, so that each starts in a moment."""
@@ -60,10 +56,8 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command itself; what is not built yet is refused by name."""
+        """The command itself."""
         del ctx
-        if cmd_name in NOT_BUILT:
-            raise NotBuilt(f"{cmd_name}: {NOT_BUILT[cmd_name]}")
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"runtime.cli.{COMMANDS[cmd_name][0]}")

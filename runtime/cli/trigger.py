@@ -8,6 +8,7 @@ import click
 from protocols.instants import iso
 from runtime.cli.arguments import Duration, Instant, JsonValue, json_option
 from runtime.cli.client import Client, uses_node
+from runtime.cli.dag_runs import finish_run
 from runtime.cli.show import print_json, say
 from runtime.cli.watching import finish
 
@@ -36,7 +37,7 @@ def trigger_command(
     wait: bool,
     as_json: bool,
 ) -> int:
-    """Run a job now, or at a time of its own.
+    """Run a job or a DAG now, or at a time of its own.
 
     Dependencies are not looked at unless asked for; a job that skips overlaps is not skipped but
     waits its turn.
@@ -53,6 +54,8 @@ def trigger_command(
     if with_dependencies:
         body["with_dependencies"] = True
     execution = client.post("jobs", job, "trigger", body=body, key=key)
+    if execution["dag_run_id"] == execution["execution_id"]:
+        return finish_run(client, execution["execution_id"], wait=wait, as_json=as_json)
     return finish(client, execution, wait=wait, as_json=as_json)
 
 

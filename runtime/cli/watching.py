@@ -1,7 +1,7 @@
 """One execution on the screen: its facts, waiting for its end, and what it printed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import click
@@ -24,22 +24,32 @@ def wait_for(client: Client, execution_id: str) -> dict[str, Any]:
     Raises:
         Unreachable: The node is away for longer than a minute.
     """
-    patience = _Patience()
+    hint = f"runtime executions show {execution_id}"
+    return wait_for_end(client, ("executions", execution_id), final=FINAL, hint=hint)
+
+
+def wait_for_end(
+    client: Client, path: tuple[str, ...], *, final: Collection[str], hint: str
+) -> dict[str, Any]:
+    """What stands at `path` once its state is one of `final`; `hint` is the command that shows it.
+
+    Raises:
+        Unreachable: The node is away for longer than a minute.
+    """
+    patience = Patience()
     told = None
     while True:
         try:
-            found: dict[str, Any] = client.get(
-                "executions", execution_id, "wait", timeout_s=_LOOK_S
-            )
+            found: dict[str, Any] = client.get(*path, "wait", timeout_s=_LOOK_S)
         except Unreachable as error:
-            patience.spend(error, _how_to_look(execution_id))
+            patience.spend(error, f"it goes on by itself: `{hint}`")
             continue
         patience.restore()
-        if found["state"] in FINAL:
+        if found["state"] in final:
             return found
         if person() and told != found["state"]:
             told = found["state"]
-            note(f"{told} ... (Ctrl-C stops waiting, not the execution)")
+            note(f"{told} ... (Ctrl-C stops waiting, and nothing else)")
 
 
 def follow_events(client: Client, *, job: str | None) -> Iterator[Event]:
@@ -48,7 +58,7 @@ def follow_events(client: Client, *, job: str | None) -> Iterator[Event]:
     Raises:
         Unreachable: The node is away for longer than a minute.
     """
-    patience = _Patience()
+    patience = Patience()
     place = None
     while True:
         try:
@@ -63,7 +73,7 @@ def follow_events(client: Client, *, job: str | None) -> Iterator[Event]:
         patience.spend(gone, "")
 
 
-class _Patience:
+class Patience:
     """How long a node may be away before its absence is an answer."""
 
     def __init__(self) -> None:
@@ -79,10 +89,6 @@ class _Patience:
         if time.monotonic() - self._away_since > _PATIENCE_S:
             raise Unreachable("\n".join(filter(None, (error.message, hint)))) from None
         time.sleep(_AGAIN_S)
-
-
-def _how_to_look(execution_id: str) -> str:
-    return f"the execution goes on by itself: `runtime executions show {execution_id}`"
 
 
 def finish(client: Client, execution: dict[str, Any], *, wait: bool, as_json: bool) -> int:

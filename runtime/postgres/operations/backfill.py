@@ -83,6 +83,7 @@ async def backfill(
     who: str,
     now: datetime,
     limit: int = 1000,
+    parallel: int | None = None,
     dry_run: bool = False,
 ) -> Backfilled:
     """Run a job's instants from `first` to `until`, both included, up to now.
@@ -96,6 +97,8 @@ async def backfill(
         who: for the audit row.
         now: when they run; none later than that.
         limit: at most so many instants, the earliest ones; never more than ten thousand.
+        parallel: at most so many of them at once, beside what else runs of the job; without it
+            they take the job's turn as its `overlap` has it. A `concurrency` of its own holds.
         dry_run: say what would be done, and do nothing.
 
     Raises:
@@ -133,8 +136,11 @@ async def backfill(
         version = by_number[run.version]
         ready = compiled(version.spec, version.anchor)
         await take_out(conn, run, taken, ready, tenant=tenant, now=now)
-    old = await take_back(conn, [id_ for _, id_ in found.reopen], tenant=tenant, now=now)
-    new = [_entry(key, number, instant, now) for instant, number in found.new]
+    old = [
+        msgspec.structs.replace(entry, parallel=parallel)
+        for entry in await take_back(conn, [id_ for _, id_ in found.reopen], tenant=tenant, now=now)
+    ]
+    new = [_entry(key, number, instant, now, parallel) for instant, number in found.new]
     entered = await enter(conn, [*new, *old], tenant=tenant, kind="reopened", now=now)
     answer = _answer(entered, {entry.id for entry in old}, found.left, continue_from)
     await record(
@@ -149,6 +155,7 @@ async def backfill(
             "created": len(answer.created),
             "reopened": len(answer.reopened),
             "left": len(answer.left),
+            "parallel": parallel,
         },
         now=now,
     )
@@ -250,8 +257,15 @@ def _sort(
     return found
 
 
-def _entry(key: int, version: int, instant: datetime, now: datetime) -> Entry:
-    return Entry(job_key=key, version=version, scheduled_for=instant, run_at=now, created_at=now)
+def _entry(key: int, version: int, instant: datetime, now: datetime, parallel: int | None) -> Entry:
+    return Entry(
+        job_key=key,
+        version=version,
+        scheduled_for=instant,
+        run_at=now,
+        created_at=now,
+        parallel=parallel,
+    )
 
 
 def _answer(

@@ -33,6 +33,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     input: bytes | None = None
     gated: bool = False
     """It waits for its job's dependencies."""
+    parallel: int | None = None
+    """So many of its job's at once that say so, beside what else runs of it; not in its turn."""
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -49,21 +51,26 @@ class Entered(msgspec.Struct, frozen=True):
 # Indexes: job_versions_pkey; executions_turn and executions_blocked say whose turn is taken.
 _ENTER: Final = f"""
 WITH wanted AS (
-    SELECT n.*, v.needs, v.job_id, v.pool, v.priority, v.overlap, v.expires_s, v.at_most_once,
-        v.max_lost, v.limit_key,
+    SELECT n.*, v.needs, v.job_id, v.pool, v.priority, v.expires_s, v.at_most_once, v.max_lost,
+        w.overlap,
+        CASE WHEN n.parallel IS NULL THEN v.limit_key
+            ELSE coalesce(v.limit_key, 'backfill:' || n.job_key::text) END AS limit_key,
         row_number() OVER (
-            PARTITION BY n.job_key, v.overlap = 'allow', n.gated ORDER BY n.scheduled_for, n.origin
+            PARTITION BY n.job_key, w.overlap = 'allow', n.gated ORDER BY n.scheduled_for, n.origin
         ) AS place
     FROM unnest(
         $2::bigint[], $3::timestamptz[], $4::bigint[], $5::integer[], $6::bigint[],
         $7::timestamptz[], $8::integer[], $9::timestamptz[], $10::integer[], $11::bytea[],
-        $14::boolean[]
+        $14::boolean[], $15::integer[]
     ) AS n (
         id, created_at, job_key, version, origin,
         scheduled_for, run, run_at, attempt, input,
-        gated
+        gated, parallel
     )
     JOIN job_versions v ON v.job_key = n.job_key AND v.version = n.version
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN n.parallel IS NULL THEN v.overlap ELSE 'allow' END AS overlap
+    ) AS w
 ), busy AS (
     SELECT job_key FROM executions WHERE job_key = ANY($4) AND holds_turn
     UNION
@@ -105,6 +112,16 @@ SELECT id, created_at, job_key, scheduled_for, pool, state FROM entered
 """
 
 
+# A later backfill's word holds for what an earlier one has left to do. Index: limits_pkey.
+_LIMIT: Final = """
+INSERT INTO limits (tenant, limit_key, most)
+SELECT $1, 'backfill:' || n.job_key::text, max(n.most)
+FROM unnest($2::bigint[], $3::integer[]) AS n (job_key, most)
+GROUP BY n.job_key ORDER BY n.job_key
+ON CONFLICT (tenant, limit_key) DO UPDATE SET most = excluded.most
+"""
+
+
 async def enter(
     conn: Connection, entries: Sequence[Entry], *, tenant: str, kind: str, now: datetime
 ) -> list[Entered]:
@@ -115,6 +132,11 @@ async def enter(
     """
     if not entries:
         return []
+    limited = [e for e in entries if e.parallel is not None]
+    if limited:
+        await conn.execute(
+            _LIMIT, tenant, [e.job_key for e in limited], [e.parallel for e in limited]
+        )
     rows = await conn.fetch(
         _ENTER,
         tenant,
@@ -131,6 +153,7 @@ async def enter(
         now,
         kind,
         [e.gated for e in entries],
+        [e.parallel for e in entries],
     )
     return [
         Entered(

@@ -23,8 +23,8 @@ from runtime.postgres.operations.rows import (
     attempt_view,
     execution_fields,
     execution_view,
+    given_to,
     seconds,
-    value,
     when,
 )
 from runtime.postgres.operations.session import Connection
@@ -231,7 +231,7 @@ async def show_execution(
         attempts += [untold] if untold is not None else []
     return ExecutionDetail(
         **execution_fields(row, ready=is_ready(row, now)),
-        input=value(row["input"]),
+        input=given_to(row),
         attempts=tuple(attempts),
     )
 

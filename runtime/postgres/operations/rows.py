@@ -5,6 +5,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from protocols.dags import POOL, TaskInput, is_hidden
 from protocols.ids import execution_id
 from protocols.instants import iso
 from protocols.jobs import PRIORITIES
@@ -31,13 +32,24 @@ FILED: Final = """
 """
 
 
+class _Task(msgspec.Struct, frozen=True):
+    """What of a `TaskInput` names the task; the rest is passed over."""
+
+    run_id: str
+    task_id: str
+
+
 def execution_fields(row: asyncpg.Record, *, ready: bool) -> dict[str, Any]:
     """The fields of an `ExecutionView` of a row with the columns above and the `node`'s name."""
     started, finished = row["started_at"], row["finished_at"]
+    public_id = execution_id(row["id"], row["created_at"])
+    dag_run_id, task_id = _of_dag(row, public_id)
     return {
-        "execution_id": execution_id(row["id"], row["created_at"]),
+        "execution_id": public_id,
         "tenant": row["tenant"],
         "job_id": row["job_id"],
+        "dag_run_id": dag_run_id,
+        "task_id": task_id,
         "scheduled_for": iso(row["scheduled_for"]),
         "state": "ready" if ready else row["state"],
         "reason": row["reason"],
@@ -60,6 +72,23 @@ def execution_fields(row: asyncpg.Record, *, ready: bool) -> dict[str, Any]:
         "last_scheduled_for": when(row["last_scheduled_for"]),
         "instants": row["instants"],
     }
+
+
+def _of_dag(row: asyncpg.Record, public_id: str) -> tuple[str | None, str | None]:
+    """The run of a DAG that an execution is, or is a task of; and which task."""
+    if row["pool"] == POOL:
+        return public_id, None
+    if not is_hidden(row["job_id"]) or row["input"] is None:
+        return None, None
+    given = msgspec.json.decode(row["input"], type=_Task)
+    return given.run_id, given.task_id
+
+
+def given_to(row: asyncpg.Record) -> Any:
+    """What an execution was given as its input; a task of a DAG has its run's."""
+    if is_hidden(row["job_id"]) and row["input"] is not None:
+        return msgspec.json.decode(msgspec.json.decode(row["input"], type=TaskInput).input)
+    return value(row["input"])
 
 
 def execution_view(row: asyncpg.Record, *, ready: bool) -> ExecutionView:

@@ -49,9 +49,6 @@ async def test_what_is_not_built_is_refused_by_name(site):
     for field, value in (("rate", {"limit": 1}), ("concurrency", {"limit": 1, "key": "k"})):
         problem = await site.post("jobs", {"job_id": "a", "command": "x", field: value}, status=422)
         assert "not built yet" in problem["detail"]
-    for path in ("dags", "dags/runs/7"):
-        assert "not built yet" in (await site.get(path, status=404))["detail"]
-        assert "not built yet" in (await site.post(path, status=404))["detail"]
 
 
 async def test_a_second_job_of_a_name_is_a_conflict(site):

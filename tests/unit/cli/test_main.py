@@ -1,4 +1,4 @@
-"""The console script: exit codes, one sentence for each failure, and what is refused by name."""
+"""The console script: exit codes, one sentence for each failure, and a help for each command."""
 
 from __future__ import annotations
 
@@ -11,31 +11,10 @@ import pytest
 
 from protocols.errors import InvalidError, NotFoundError, Problem, UnavailableError
 from runtime.cli.failures import Failed, Unreachable, exit_code_of, sentence_of, told
-from runtime.cli.main import COMMANDS, NOT_BUILT, commands, run
+from runtime.cli.main import COMMANDS, commands, run
 from runtime.settings import SettingsError
 from tests.support.embedded import ROOT
 from tests.support.node import RUNTIME, environment
-
-REFUSED = (
-    ["dags"],
-    ["dags", "list"],
-    ["dags", "show", "etl", "--json"],
-)
-
-
-@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
-def test_what_is_not_built_is_refused_by_name_in_one_sentence(words: list[str], capsys):
-    assert run(words) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert words[0] in said.err
-    assert "not built yet" in said.err
-
-
-def test_every_refusal_is_listed_here():
-    assert {words[0] for words in REFUSED} == set(NOT_BUILT)
-    assert not set(NOT_BUILT) & set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -200,7 +179,7 @@ def test_the_commands_of_the_contract_are_all_here():
         *("next", "executions", "dags", "dead-letters", "nodes", "actors", "top", "locks"),
         *("checkpoint", "heartbeat", "once", "doctor", "migrate", "reshard"),
     }
-    assert promised == set(COMMANDS) | set(NOT_BUILT)
+    assert promised == set(COMMANDS)
     assert commands.list_commands(None) == list(COMMANDS)
 
 

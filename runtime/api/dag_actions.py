@@ -1,0 +1,179 @@
+"""What is done with a run of a DAG: cancelled, paused, tried again, marked, sent a signal."""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from litestar import Response, post
+from litestar.params import FromPath
+
+from protocols.dag_views import RunControlled
+from protocols.dags import POOL
+from protocols.messages import Hint, Ready, TasksEnded
+from runtime.api.asked import Given, told
+from runtime.api.job_actions import Pausing
+from runtime.api.problems import wrong
+from runtime.files.fields import NAME
+from runtime.postgres.operations.dag_controls import (
+    cancel_run,
+    mark_task,
+    pause_run,
+    resume_run,
+    retry_tasks,
+    send_signal,
+)
+from runtime.postgres.operations.session import Connection
+
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+TASKS_MAX: Final = 10_000
+_MOVED: Final[tuple[Hint, ...]] = (TasksEnded(),)
+_REOPENED: Final[tuple[Hint, ...]] = (TasksEnded(), Ready(POOL))
+
+
+class RetryTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks: these, or (the default) all that failed; with all that comes after them."""
+
+    tasks: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=TASKS_MAX)] | None = (
+        None
+    )
+    failed: bool = False
+    downstream: bool = False
+    """Also what succeeded after them is run again."""
+
+
+class MarkTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which state a task is to be in, and why; one that is to have succeeded may have a result."""
+
+    task: str
+    state: Literal["succeeded", "skipped"]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+    result: Any = None
+
+
+class SendSignal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A signal by its name, with any JSON value."""
+
+    name: str
+    payload: Any = None
+
+
+@post("/dags/runs/{run_id:str}/cancel", status_code=200)
+async def cancel(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
+    """Cancel a run; its `finally` runs all the same, unless it is cancelled a second time."""
+    body = await asked.empty_body()
+
+    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
+        done = await cancel_run(conn, tenant=asked.tenant, run=run_id, who=asked.who, now=asked.now)
+        return done, _MOVED
+
+    return told(RunControlled, await asked.once(f"cancel run {run_id}", body, work))
+
+
+@post("/dags/runs/{run_id:str}/pause", opt={"body": Pausing}, status_code=200)
+async def pause(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
+    """Let nothing more of a run begin; what runs goes on."""
+    body = await asked.body(Pausing)
+
+    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
+        done = await pause_run(
+            conn,
+            tenant=asked.tenant,
+            run=run_id,
+            reason=body.reason,
+            who=asked.who,
+            now=asked.now,
+        )
+        return done, _MOVED
+
+    return told(RunControlled, await asked.once(f"pause run {run_id}", body, work))
+
+
+@post("/dags/runs/{run_id:str}/resume", status_code=200)
+async def resume(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
+    """Let a paused run go on."""
+    body = await asked.empty_body()
+
+    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
+        done = await resume_run(conn, tenant=asked.tenant, run=run_id, who=asked.who, now=asked.now)
+        return done, _MOVED
+
+    return told(RunControlled, await asked.once(f"resume run {run_id}", body, work))
+
+
+@post("/dags/runs/{run_id:str}/retry", opt={"body": RetryTasks}, status_code=200)
+async def retry(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
+    """Run tasks of a run again, without what succeeded elsewhere."""
+    body = await asked.body(RetryTasks)
+    if body.failed and body.tasks is not None:
+        raise wrong("failed", "give `tasks`, or `failed: true`, not both")
+
+    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
+        done = await retry_tasks(
+            conn,
+            tenant=asked.tenant,
+            run=run_id,
+            tasks="failed" if body.tasks is None else body.tasks,
+            downstream=body.downstream,
+            who=asked.who,
+            now=asked.now,
+        )
+        return done, _REOPENED
+
+    return told(RunControlled, await asked.once(f"retry run {run_id}", body, work))
+
+
+@post("/dags/runs/{run_id:str}/mark", opt={"body": MarkTask}, status_code=200)
+async def mark(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
+    """Set a task's state by hand; what hung on it is decided anew."""
+    body = await asked.body(MarkTask)
+    if body.result is not None and body.state != "succeeded":
+        raise wrong("result", "only a task that has succeeded has a result")
+
+    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
+        done = await mark_task(
+            conn,
+            tenant=asked.tenant,
+            run=run_id,
+            task=body.task,
+            state=body.state,
+            reason=body.reason,
+            result=_bounded(body.result, "result"),
+            who=asked.who,
+            now=asked.now,
+        )
+        return done, _REOPENED
+
+    return told(RunControlled, await asked.once(f"mark run {run_id}", body, work))
+
+
+@post("/dags/runs/{run_id:str}/signal", opt={"body": SendSignal}, status_code=200)
+async def signal(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
+    """Send a run a signal; under each name one."""
+    body = await asked.body(SendSignal)
+    if not NAME.fullmatch(body.name):
+        raise wrong("name", "a signal's name is a letter or digit, then up to 199 of those or ._-")
+
+    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
+        done = await send_signal(
+            conn,
+            tenant=asked.tenant,
+            run=run_id,
+            name=body.name,
+            payload=_bounded(body.payload, "payload"),
+            who=asked.who,
+            now=asked.now,
+        )
+        return done, _MOVED
+
+    return told(RunControlled, await asked.once(f"signal run {run_id}", body, work))
+
+
+def _bounded(value: Any, name: str) -> bytes | None:
+    if value is None:
+        return None
+    text = msgspec.json.encode(value)
+    if len(text) > PAYLOAD_BYTES_MAX:
+        raise wrong(name, f"this has at most {PAYLOAD_BYTES_MAX:,} bytes as JSON")
+    return text
+
+
+ROUTES: Final = [cancel, pause, resume, retry, mark, signal]
