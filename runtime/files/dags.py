@@ -1,19 +1,22 @@
 """Reads one DAG, from a file or from Python: a job whose task is a graph of tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from protocols.dags import MAX_LOST, POOL, TIMEOUT_S, DagTask, OnFailure, TaskRole
-from protocols.errors import Problem
+from protocols.durations import shown
+from protocols.errors import InvalidError, Problem
+from protocols.input_schema import check_input, schema_problems
 from protocols.jobs import JobSpec, Retry
 from protocols.schedules import Calendar
-from runtime.files.dag_tasks import TASKS_MAX, ReadTask, read_dag_task, task_name
-from runtime.files.fields import Fields, choice, job_name, seconds
-from runtime.files.graphs import cycle_in, in_order, no_task, spelled
+from runtime.files.dag_tasks import TASKS_MAX, ReadTask, read_dag_task, read_defaults, task_name
+from runtime.files.fields import Fields, choice, job_name, plain, seconds
+from runtime.files.graphs import Ancestry, Names, cycle_in, in_order, spelled
 from runtime.files.jobs import close, named_calendars, read_due, read_shared
 from runtime.files.places import Path
+from runtime.files.references import reference_problems
 
 _HANDLERS: Final[Mapping[str, TaskRole]] = {
     "on_success_task": "on_success",
@@ -67,11 +70,11 @@ def read_dag(
         if field in fields:
             fields.refuse((field,), f"`{field}` is of a task: put it there, or in `defaults`")
         fields.raw(field)
+    inputs = _inputs(fields, asked=schedule is None and not due["dependencies"])
     tasks = _tasks(fields, tenant=tenant, dag_id=dag_id)
     roles = _roles(fields, tasks)
     close(fields)
-    if len(problems) == before:
-        _check_graph(tasks, problems)
+    _check_graph(tasks, roles, problems)
     if len(problems) > before:
         return []
     by_id = {task.task_id: task for task in tasks}
@@ -88,7 +91,7 @@ def read_dag(
     root = JobSpec(
         tenant=tenant,
         job_id=dag_id,
-        task=DagTask(tasks=tuple(specs), on_failure=on_failure),
+        task=DagTask(tasks=tuple(specs), on_failure=on_failure, inputs=inputs),
         schedule=schedule,
         calendars=named_calendars(schedule, calendars),
         timeout_s=timeout_s,
@@ -100,12 +103,29 @@ def read_dag(
     return [(root, path), *jobs]
 
 
+def _inputs(fields: Fields, *, asked: bool) -> dict[str, Any] | None:
+    """The schema of a run's input; who begins by a schedule has none, and so needs defaults."""
+    schema: Any = fields.take("inputs", plain, None)
+    if schema is None:
+        return None
+    problems = schema_problems(schema)
+    for problem in problems:
+        fields.refuse(("inputs", *problem.path), problem.message, of_key=problem.of_key)
+    if problems:
+        return None
+    if not asked:
+        try:
+            check_input(schema, None)
+        except InvalidError as error:
+            for problem in error.problems:
+                text = f"{problem.message}, and a run by schedule or dependency has no input"
+                fields.refuse(("inputs",), f"{text}: give it a default")
+    return dict(schema)
+
+
 def _tasks(fields: Fields, *, tenant: str, dag_id: str) -> list[ReadTask]:
     raw = fields.raw("tasks")
-    defaults = fields.raw("defaults")
-    if defaults is not None and not isinstance(defaults, Mapping):
-        fields.refuse(("defaults",), "this is not a mapping")
-        defaults = None
+    defaults = read_defaults(fields)
     if not isinstance(raw, list | tuple) or not raw:
         fields.refuse(("tasks",) if "tasks" in fields else (), "a DAG needs a list of tasks")
         return []
@@ -119,38 +139,83 @@ def _tasks(fields: Fields, *, tenant: str, dag_id: str) -> list[ReadTask]:
             fields.problems,
             tenant=tenant,
             dag_id=dag_id,
-            defaults=defaults or {},
+            defaults=defaults,
         )
         for i, one in enumerate(raw)
     ]
 
 
 def _roles(fields: Fields, tasks: Sequence[ReadTask]) -> dict[str, TaskRole]:
-    known = [task.task_id for task in tasks]
+    known = Names(task.task_id for task in tasks)
     roles: dict[str, TaskRole] = {}
     for field, role in _HANDLERS.items():
         task_id: Any = fields.take(field, task_name, None)
         if task_id is None:
             continue
         if task_id not in known:
-            fields.refuse((field,), no_task(task_id, known))
-        roles[task_id] = role
+            fields.refuse((field,), known.missing(task_id))
+        elif task_id in roles:
+            fields.refuse((field,), f"{shown(task_id)} handles another end already")
+        roles.setdefault(task_id, role)
     return roles
 
 
-def _check_graph(tasks: Sequence[ReadTask], problems: list[Problem]) -> None:
-    known = {task.task_id: task for task in tasks}
-    names = list(known)
+def _check_graph(
+    tasks: Sequence[ReadTask], roles: Mapping[str, TaskRole], problems: list[Problem]
+) -> None:
+    known: dict[str, ReadTask] = {}
     for task in tasks:
-        if known[task.task_id] is not task:
-            problems.append(Problem((*task.path, "task_id"), f'"{task.task_id}" stands here twice'))
-        problems += [
-            Problem((*task.path, "dependencies", i), no_task(parent, names))
-            for i, parent in enumerate(task.dependencies)
-            if parent not in known
-        ]
-    parents = {task.task_id: task.dependencies for task in tasks}
+        if task.task_id and known.setdefault(task.task_id, task) is not task:
+            text = f"{shown(task.task_id)} is a task of this DAG already"
+            problems.append(Problem((*task.path, "task_id"), text))
+    names = Names(known)
+    for task in tasks:
+        for i, parent in enumerate(task.dependencies):
+            path = (*task.path, "dependencies", i)
+            if parent not in known:
+                problems.append(Problem(path, names.missing(parent)))
+            elif parent in roles:
+                text = f"{shown(parent)} handles the end of a run: nothing can wait for it"
+                problems.append(Problem(path, text))
+        if task.task_id in roles:
+            problems += [
+                Problem((*task.path, field), f"a task that handles the end of a run has no {field}")
+                for field in ("dependencies", "trigger", "map")
+                if field in task.given
+            ]
+    parents = {task.task_id: task.dependencies for task in known.values()}
     cycle = cycle_in(parents)
     if cycle is not None:
         text = f"the tasks wait for each other in a circle: {spelled(cycle)}"
-        problems.append(Problem((*known[cycle[0]].path, "dependencies"), text))
+        first = next(task for task_id, task in known.items() if task_id in set(cycle))
+        problems.append(Problem((*first.path, "dependencies"), text))
+        return
+    _check_references(known, names, roles, parents, problems)
+
+
+def _check_references(
+    known: Mapping[str, ReadTask],
+    names: Names,
+    roles: Mapping[str, TaskRole],
+    parents: Mapping[str, Sequence[str]],
+    problems: list[Problem],
+) -> None:
+    """Whether each reference can be worked out; for what is no direct parent, all are looked at."""
+    every: Ancestry | None = None
+    body = known.keys() - roles.keys()
+    for task_id, task in known.items():
+        for reference in task.references:
+            ancestors: Container[str] = body if task_id in roles else parents[task_id]
+            said = reference_problems(
+                reference, task_id=task_id, mapped=task.mapped, known=names, ancestors=ancestors
+            )
+            if any(said) and task_id not in roles:
+                every = every or Ancestry(parents)
+                said = reference_problems(
+                    reference,
+                    task_id=task_id,
+                    mapped=task.mapped,
+                    known=names,
+                    ancestors=every.of(task_id),
+                )
+            problems += [Problem((*task.path, *reference.path), text) for text in said]

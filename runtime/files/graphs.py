@@ -1,14 +1,16 @@
 """The graph of a DAG's tasks: its order, its cycles spelled out, and what names nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Final
 
 from protocols.durations import shown
 
 CYCLE_SHOWN: Final = 20
 """Of a longer circle the first tasks and the last are told."""
+_HINTS_MAX: Final = 20
 _NEAR_MAX: Final = 2000
 """Among how many names the nearest is looked for; each look costs a comparison with all."""
 
@@ -49,8 +51,50 @@ def spelled(cycle: Sequence[str]) -> str:
     return " -> ".join([*cycle[:half], f"({left_out:,} more)", *cycle[-half:]])
 
 
-def no_task(name: str, known: Sequence[str]) -> str:
-    """One sentence for a task that is not there, with the nearest that is."""
-    near = get_close_matches(name, known[:_NEAR_MAX], n=1)
-    hint = f"; did you mean {shown(near[0])}?" if near else ""
-    return f"there is no task {shown(name)} in this DAG{hint}"
+class Ancestry:
+    """Which tasks come before which, of a graph without a circle: one bit for each pair."""
+
+    def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
+        order = in_order({task: [p for p in of if p in parents] for task, of in parents.items()})
+        self._bits = {task: 1 << number for number, task in enumerate(order)}
+        self._before: dict[str, int] = {}
+        for task in order:
+            before = 0
+            for parent in parents[task]:
+                if parent in self._bits:
+                    before |= self._before[parent] | self._bits[parent]
+            self._before[task] = before
+
+    def of(self, task: str) -> "Ancestors":
+        """The tasks that come before this one."""
+        return Ancestors(self._bits, self._before[task])
+
+
+class Ancestors:
+    """Some tasks of an `Ancestry`."""
+
+    def __init__(self, bits: Mapping[str, int], before: int) -> None:
+        self._bits, self._before = bits, before
+
+    def __contains__(self, task: object) -> bool:
+        return isinstance(task, str) and bool(self._bits.get(task, 0) & self._before)
+
+
+class Names:
+    """The tasks of a DAG by their ids, and what to say of one that is not there."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = dict.fromkeys(names)
+        self._hints = _HINTS_MAX
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def missing(self, name: str) -> str:
+        """One sentence for a task that is not there, with the nearest that is."""
+        near: list[str] = []
+        if self._hints > 0:
+            self._hints -= 1
+            near = get_close_matches(name, list(islice(self._names, _NEAR_MAX)), n=1)
+        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        return f"there is no task {shown(name)} in this DAG{hint}"

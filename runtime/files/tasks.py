@@ -6,7 +6,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from protocols.durations import shown
+from protocols.expressions import ExpressionError
 from protocols.tasks import CommandTask, HttpExpect, HttpTask, PlainTask, PythonTask
+from protocols.templates import blanked, only_expression
 from runtime.files.fields import (
     Fields,
     Refused,
@@ -33,10 +35,17 @@ def read_task(fields: Fields) -> PlainTask | None:
     if len(given) != 1:
         found = " and ".join(given) if given else "none"
         fields.refuse((), f"a job does one of command, python and http; here is {found}")
-    command, python, http = _command(fields), _python(fields), _http(fields)
-    if len(given) != 1:
-        return None
-    return {"command": command, "python": python, "http": http}[given[0]]
+    return read_plain(fields)
+
+
+def read_plain(fields: Fields, *, references: bool = False) -> PlainTask | None:
+    """The one of command, python and http that is there; None where it is wrong, or not the one.
+
+    With `references` a URL may hold `${{ ... }}`.
+    """
+    found = [_command(fields), _python(fields), _http(fields, references=references)]
+    tasks = [task for task in found if task is not None]
+    return tasks[0] if len(tasks) == 1 else None
 
 
 def _command(fields: Fields) -> CommandTask | None:
@@ -109,14 +118,14 @@ def _kwargs(value: object) -> dict[str, Any]:
     return dict(plain(value))
 
 
-def _http(fields: Fields) -> HttpTask | None:
+def _http(fields: Fields, *, references: bool) -> HttpTask | None:
     raw = fields.raw("http")
     if raw is None:
         return None
     inner = Fields(
         raw, (*fields.path, "http"), fields.problems, what="{method, url, headers, body, expect}"
     )
-    url = inner.take("url", _url, None)
+    url = inner.take("url", _url_with_references if references else _url, None)
     method = inner.take("method", _method, "GET")
     headers = inner.take("headers", _headers, {})
     body = inner.take("body", plain, None)
@@ -143,6 +152,16 @@ def _url(value: object) -> str:
         good = False
     if not good or any(char.isspace() for char in url):
         raise Refused(f"{shown(value)} is not a URL such as https://example.org/path")
+    return url
+
+
+def _url_with_references(value: object) -> str:
+    url = text(value, most=8000)
+    try:
+        whole = only_expression(url) is not None
+    except ExpressionError as error:
+        raise Refused(str(error)) from None
+    _url("http://x" if whole else blanked(url))
     return url
 
 
