@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from actors.timer.schedule import compile_schedule
+from protocols.dags import DagTask, is_hidden
 from protocols.errors import InvalidError, Problem
 from protocols.jobs import JobSpec
 from runtime.cli.arguments import json_option, now
@@ -20,6 +21,7 @@ from runtime.files.callables import resolve_files
 from runtime.files.load import FileSet, Located, load_files
 from runtime.files.places import FileProblem, InvalidFileError
 from runtime.postgres.definitions.calendars import resolve
+from runtime.postgres.definitions.dags import sub_dag_cycle, sub_dag_problems, sub_dags
 from runtime.postgres.definitions.dependencies import cycle_problem, find_cycle, unknown_names
 
 _FIRES: Final = 3
@@ -54,13 +56,13 @@ def check_command(paths: tuple[Path, ...], known: tuple[str, ...], as_json: bool
             note(f"{count} {'error' if count == 1 else 'errors'}")
         return FAILED
     start = now()
-    jobs = [_job(job.spec, start) for job in files.jobs]
+    jobs = [_job(job.spec, start) for job in files.jobs if not is_hidden(job.spec.job_id)]
     if as_json:
         print_json({"jobs": jobs, "errors": []})
         return 0
     table(
         ("job", "schedule", "next fires"),
-        [(job["job_id"], job["schedule"], _fires(job)) for job in jobs],
+        [(_name(job), job["schedule"], _fires(job)) for job in jobs],
         empty="these files hold no jobs",
     )
     say(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, no errors")
@@ -100,13 +102,23 @@ async def _checked(paths: tuple[Path, ...], known: frozenset[str]) -> FileSet:
 
 
 def _dependency_problems(specs: list[JobSpec], known: frozenset[str]) -> list[Problem]:
-    ids = {spec.job_id for spec in specs}
+    ids = {spec.job_id for spec in specs if not is_hidden(spec.job_id)}
     problems = [
         Problem(p.path, f"{p.message} in these files (--known JOB, if it is applied already)")
-        for p in unknown_names(specs, ids | known, ids)
+        for p in [
+            *unknown_names(specs, ids | known, ids),
+            *sub_dag_problems(specs, {*known, *_dags(specs)}),
+        ]
     ]
     cycle = find_cycle({spec.job_id: spec.dependencies for spec in specs})
-    return problems if cycle is None else [*problems, cycle_problem(specs, cycle)]
+    if cycle is not None:
+        problems.append(cycle_problem(specs, cycle))
+    circle = sub_dag_cycle(specs, sub_dags(specs))
+    return problems if circle is None else [*problems, circle]
+
+
+def _dags(specs: list[JobSpec]) -> set[str]:
+    return {spec.job_id for spec in specs if isinstance(spec.task, DagTask)}
 
 
 def _placed(located: list[Located], problem: Problem) -> FileProblem:
@@ -125,10 +137,18 @@ def _job(spec: JobSpec, start: datetime) -> dict[str, Any]:
     return {
         "tenant": spec.tenant,
         "job_id": spec.job_id,
+        "tasks": len(spec.task.tasks) if isinstance(spec.task, DagTask) else None,
         "schedule": None if schedule is None else schedule.text,
         "timezone": None if schedule is None else schedule.timezone,
         "next": [fire.isoformat() for fire in fires],
     }
+
+
+def _name(job: dict[str, Any]) -> str:
+    tasks = job["tasks"]
+    if tasks is None:
+        return str(job["job_id"])
+    return f"{job['job_id']} (a DAG of {tasks:,} {'task' if tasks == 1 else 'tasks'})"
 
 
 def _fires(job: dict[str, Any]) -> str:
