@@ -281,11 +281,21 @@ class Turn:
             for row in self.rows.values()
             if row.item >= 0 and (row.run, row.number) == (mapped.run, mapped.number)
         )
-        found = await read_items(self.session, mapped.run, mapped.number, count + begun)
-        self._take(found)
-        items = [self.rows[item.key] for item in found]
+        # They begin in their order, so that none of those over lies behind one that has not begun;
+        # but for items that were put back by a retry.
+        over = mapped.succeeded + mapped.failed + mapped.skipped
         waiting = {row.key for row in self._starts}
-        return [i for i in items if i.state == "blocked" and i.key not in waiting][:count]
+        items: list[TaskRow] = []
+        for first in (over, 0):
+            found = await read_items(
+                self.session, mapped.run, mapped.number, count + begun, first=first
+            )
+            self._take(found)
+            rows = [self.rows[item.key] for item in found]
+            items = [row for row in rows if row.state == "blocked" and row.key not in waiting]
+            if items or not first:
+                break
+        return items[:count]
 
     async def _start(self, starts: Sequence[TaskRow]) -> None:
         ready = []

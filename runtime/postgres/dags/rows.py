@@ -96,10 +96,10 @@ WHERE k.run = $1
 ORDER BY k.run, k.number, k.item
 """
 
-# dag_tasks_items.
+# dag_tasks_pkey.
 _READ_ITEMS: Final = f"""
 SELECT {_TASK_COLUMNS} FROM dag_tasks k
-WHERE k.run = $1 AND k.number = $2 AND k.item >= 0 AND k.state = 'blocked'
+WHERE k.run = $1 AND k.number = $2 AND k.item >= $4 AND k.state = 'blocked'
 ORDER BY k.run, k.number, k.item
 LIMIT $3
 """
@@ -172,9 +172,12 @@ async def read_run(session: Session, run: int) -> list[TaskRow]:
     return [_task(row) for row in await session.fetch(_READ_RUN, run)]
 
 
-async def read_items(session: Session, run: int, number: int, count: int) -> list[TaskRow]:
-    """The next items of a mapped task that have not begun."""
-    return [_task(row) for row in await session.fetch(_READ_ITEMS, run, number, count)]
+async def read_items(
+    session: Session, run: int, number: int, count: int, *, first: int
+) -> list[TaskRow]:
+    """Up to `count` items of a mapped task that have not begun, in their order, from `first` on."""
+    rows = await session.fetch(_READ_ITEMS, run, number, count, first)
+    return [_task(row) for row in rows]
 
 
 async def write_tasks(session: Session, tasks: Sequence[TaskRow], *, now: datetime) -> None:

@@ -117,10 +117,8 @@ CREATE TABLE dag_tasks (
     PRIMARY KEY (run, number, item)
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX dag_tasks_execution ON dag_tasks (execution) WHERE execution IS NOT NULL;
-CREATE INDEX dag_tasks_wake ON dag_tasks (wake_at) WHERE wake_at IS NOT NULL AND state = 'waiting';
--- Items of a mapped task that have not begun, in their order.
-CREATE INDEX dag_tasks_items ON dag_tasks (run, number, item)
-    WHERE item >= 0 AND state = 'blocked';
+-- What waits. No index names a task's state, so that an end changes its row in place.
+CREATE INDEX dag_tasks_wake ON dag_tasks (wake_at) WHERE wake_at IS NOT NULL;
 
 CREATE TABLE dag_signals (
     run bigint NOT NULL REFERENCES dag_runs ON DELETE CASCADE,

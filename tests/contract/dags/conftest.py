@@ -58,9 +58,14 @@ class DagHouse:
 
     async def begin(self, dag_id: str, given: bytes | None = None) -> int:
         """Trigger a DAG, and have its run begun; the run."""
-        request = TriggerRequest(tenant="default", job_id=dag_id, input=given)
-        (answer,) = await self.store.trigger([request], now=self.now)
+        run = await self.trigger(dag_id, given)
         await self.take_roots()
+        return run
+
+    async def trigger(self, dag_id: str, given: bytes | None = None) -> int:
+        """Ask for a run, by a node that lives."""
+        request = TriggerRequest(tenant="default", job_id=dag_id, input=given)
+        (answer,) = await self.house.store.trigger([request], now=self.now)
         return answer.id
 
     async def take_roots(self) -> None:
@@ -184,14 +189,21 @@ class DagHouse:
         """The same, of one run."""
         return await self.do(work, run=await self.name(run), now=self.now, **fields)
 
-    async def run_all(self, outcome: Callable[[Claimed], str] = lambda _: "succeeded") -> None:
+    async def run_all(
+        self,
+        outcome: Callable[[Claimed], str] = lambda _: "succeeded",
+        *,
+        result: bytes | None = None,
+    ) -> None:
         """Claim and end tasks until nothing is left to claim."""
         while True:
             await self.take_roots()
             await self.claim()
             if not self.running:
                 break
-            await self.finish([ended(row, outcome(row)) for row in self.running.values()])
+            rows = list(self.running.values())
+            await self.finish([ended(row, outcome(row), result=result) for row in rows])
+            await self.end_roots()
         await self.end_roots()
 
     async def states(self, run: int, *, items: bool = False) -> dict[str, str]:
