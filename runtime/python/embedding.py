@@ -22,6 +22,7 @@ import structlog
 from protocols.actor import Actor, Props, Ref
 from protocols.errors import InvalidError, Problem, TickwrightError
 from protocols.ids import execution_id
+from protocols.jobs import JobSpec
 from protocols.messages import EventsAppended, JobsFinished, Ready, SchedulesChanged
 from protocols.ports.store import Triggered, TriggerRequest
 from protocols.views import Applied
@@ -34,8 +35,9 @@ from runtime.node import Node, open_node
 from runtime.postgres.definitions.apply import apply
 from runtime.postgres.events import START, LoggedEvent, end_of_events, read_events
 from runtime.postgres.operations.session import Connection, transact
+from runtime.python.dags import DagFunction
 from runtime.python.execution import Execution
-from runtime.python.jobs import JobFunction
+from runtime.python.jobs import Called, JobFunction
 from runtime.settings import Settings, load_settings
 
 SOURCE: Final = "python"
@@ -123,8 +125,8 @@ class Runtime:
         await self._opened.__aexit__(None, None, None)
         return None
 
-    async def apply(self, *things: JobFunction[..., Any] | str | Path) -> Applied:
-        """Apply functions and job files, as `runtime apply` does; nothing is pruned.
+    async def apply(self, *things: JobFunction[..., Any] | DagFunction | str | Path) -> Applied:
+        """Apply jobs and DAGs of this program, and job files, as `runtime apply` does; no pruning.
 
         Raises:
             InvalidError: A function's fields are wrong.
@@ -132,8 +134,8 @@ class Runtime:
             ConflictError: A job belongs to another source.
         """
         node = self.node
-        functions = [thing for thing in things if isinstance(thing, JobFunction)]
-        paths = [Path(thing) for thing in things if not isinstance(thing, JobFunction)]
+        functions = [one for one in things if isinstance(one, JobFunction | DagFunction)]
+        paths = [Path(one) for one in things if isinstance(one, str | Path)]
         answers = []
         if paths:
             done = await apply_files(
@@ -150,17 +152,26 @@ class Runtime:
         node.hints.send(SchedulesChanged())
         return _together(answers)
 
-    async def _apply_functions(self, functions: list[JobFunction[..., Any]]) -> Applied:
+    async def _apply_functions(
+        self, functions: list[JobFunction[..., Any] | DagFunction]
+    ) -> Applied:
         node = self.node
-        specs = [function.spec(self.tenant) for function in functions]
-        away = [function.target for function in functions if not function.inline]
-        found = await look_up(away, cwd=self.settings.tasks_cwd)
+        specs: list[JobSpec] = []
+        calls: list[Called] = []
+        for thing in functions:
+            parts, called = thing.parts(self.tenant)
+            calls += [msgspec.structs.replace(c, number=len(specs) + c.number) for c in called]
+            specs += parts
+        found = await look_up(
+            [c.target for c in calls if not c.inline], cwd=self.settings.tasks_cwd
+        )
         missing = [
             Problem(
-                ("jobs", i, "python"), f"{f.target} cannot be imported: {found[f.target].error}"
+                ("jobs", c.number, "python"),
+                f"{c.target} cannot be imported: {found[c.target].error}",
             )
-            for i, f in enumerate(functions)
-            if not f.inline and found[f.target].isolation is None
+            for c in calls
+            if not c.inline and found[c.target].isolation is None
         ]
         if not self.settings.clustered:
             missing += [
@@ -171,7 +182,7 @@ class Runtime:
         if missing:
             raise InvalidError(tuple(missing))
         specs = [resolved(spec, found) for spec in specs]
-        self._take_inline(functions)
+        self._take_inline(calls)
         digest = hashlib.sha256(msgspec.json.encode(specs)).digest()
 
         async def work(conn: Connection) -> Applied:
@@ -188,22 +199,25 @@ class Runtime:
 
         return await transact(node.api, self.tenant, work)
 
-    def _take_inline(self, functions: list[JobFunction[..., Any]]) -> None:
+    def _take_inline(self, calls: list[Called]) -> None:
         """Keep the functions that run in this program, each under a name that is one job's.
 
         Raises:
-            InvalidError: Two jobs' functions have one name, and only the last would ever run.
+            InvalidError: Two functions have one name, and only the last would ever run.
         """
-        taken = dict(self._job_of)
-        for i, one in enumerate(functions):
-            if one.inline and taken.setdefault(one.target, one.job_id) != one.job_id:
+        taken, functions = dict(self._job_of), dict(self._functions)
+        for one in (call for call in calls if call.inline):
+            owner = one.owner or "a task"
+            same = one.owner is None and functions.get(one.target, one.function) is one.function
+            if taken.setdefault(one.target, owner) != owner or not (one.owner or same):
                 text = (
-                    f"{one.target} is the function of {taken[one.target]} already: give each job's "
+                    f"{one.target} is the function of {taken[one.target]} already: give each "
                     "function a name of its own"
                 )
-                raise InvalidError((Problem(("jobs", i, "python"), text),))
+                raise InvalidError((Problem(("jobs", one.number, "python"), text),))
+            functions[one.target] = one.function
         self._job_of = taken
-        self._functions.update({f.target: f.function for f in functions if f.inline})
+        self._functions.update(functions)
 
     async def trigger(
         self,

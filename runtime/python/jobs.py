@@ -16,6 +16,24 @@ R = TypeVar("R")
 _INLINE: Final = "inline"
 
 
+class Called(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that a job or a task calls."""
+
+    target: str
+    function: Callable[..., Any]
+    inline: bool
+    owner: str | None
+    """The one job whose function it is; None where many tasks may call it."""
+    number: int
+    """The place of what calls it among the parts of its definition."""
+
+
+def target_of(function: Callable[..., Any]) -> str:
+    """The name that a function is called by."""
+    name = function.__qualname__.replace("<locals>.", "")
+    return f"{function.__module__}:{name}"
+
+
 class JobFunction(Generic[P, R]):
     """A function with a job's definition; called, it is the function.
 
@@ -35,13 +53,27 @@ class JobFunction(Generic[P, R]):
     @property
     def target(self) -> str:
         """The name that the function is called by."""
-        name = self.function.__qualname__.replace("<locals>.", "")
-        return f"{self.function.__module__}:{name}"
+        return target_of(self.function)
 
     @property
     def inline(self) -> bool:
         """Whether it runs in this very process."""
         return bool(self._fields.get("isolation", _INLINE) == _INLINE)
+
+    def parts(self, tenant: str) -> tuple[list[JobSpec], list[Called]]:
+        """The definition, and the function that it calls.
+
+        Raises:
+            InvalidError: With every field that is wrong.
+        """
+        called = Called(
+            target=self.target,
+            function=self.function,
+            inline=self.inline,
+            owner=self.job_id,
+            number=0,
+        )
+        return [self.spec(tenant)], [called]
 
     def spec(self, tenant: str) -> JobSpec:
         """The job's definition.

@@ -7,7 +7,7 @@ import pytest
 
 from protocols import Actor
 from protocols.errors import InvalidError
-from runtime import Runtime, job
+from runtime import Runtime, dag, job, task
 from runtime.database import DatabaseError
 from runtime.settings import SettingsError
 
@@ -97,3 +97,33 @@ async def test_an_actor_that_spends_its_restarts_ends_alone(land):
         assert await sound.ask("still here", deadline=5.0) == "still here"
         again = runtime.spawn(Fragile, name="fragile")
         assert await again.ask("anew", deadline=5.0) == "anew"
+
+
+@task
+async def produce(ctx):
+    return [1, 2]
+
+
+@task
+async def total(ctx, numbers):
+    return sum(numbers)
+
+
+@dag("drawn")
+def drawn():
+    total(produce())
+
+
+async def test_a_dag_of_this_program_is_applied_with_its_functions(land):
+    async with Runtime.embedded(land / "a") as runtime:
+        assert (await runtime.apply(drawn, add)).created == ("add", "drawn")
+        assert (await runtime.apply(drawn, add)).unchanged == ("add", "drawn")
+
+        @dag("other")
+        def other():
+            task(closure("one").function)()
+            task(closure("two").function)()
+
+        with pytest.raises(InvalidError) as caught:
+            await runtime.apply(other)
+        assert "is the function of a task already" in str(caught.value)
