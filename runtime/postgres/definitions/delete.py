@@ -23,6 +23,17 @@ FROM jobs d
 WHERE d.job_key = ANY($1::bigint[]) AND t.tenant = d.tenant AND t.deleted_at IS NULL
     AND t.job_id > d.job_id || '/' AND t.job_id < d.job_id || '0'
 """
+# DAGs that run one of these as a sub-DAG. Indexes: dags_pkey, dags_name, dag_version_tasks_sub.
+_RUN_BY: Final = """
+SELECT DISTINCT gone.dag_id AS parent, d.dag_id AS child
+FROM dags gone
+JOIN dags d ON d.tenant = gone.tenant AND d.job_key <> ALL($1::bigint[])
+JOIN dag_version_tasks t ON t.tenant = d.tenant AND t.job_key = d.job_key
+    AND t.version = d.version AND jsonb_exists(t.spec, 'dag')
+    AND t.spec -> 'dag' ->> 'dag_id' = gone.dag_id
+WHERE gone.job_key = ANY($1::bigint[])
+ORDER BY parent, child
+"""
 _FORGET_DAGS: Final = "DELETE FROM dags WHERE job_key = ANY($1::bigint[])"
 _LOCK: Final = "SELECT FROM jobs WHERE job_key = ANY($1::bigint[]) ORDER BY job_key FOR UPDATE"
 # The schedule goes first: a fire that has the row commits before, and what it made is cancelled
@@ -56,13 +67,16 @@ async def refuse_needed(
         keys: the jobs that are to be deleted.
         rewritten: jobs whose dependencies are being replaced, so that those stored do not count.
     """
-    needed = [(p, c) for p, c in await read_dependents(conn, keys) if c not in rewritten]
+    found = await read_dependents(conn, keys)
+    for row in await conn.fetch(_RUN_BY, keys):
+        found.append((row["parent"], row["child"]))
+    needed = [(p, c) for p, c in found if c not in rewritten]
     if needed:
         parent = needed[0][0]
         children = ", ".join(shown(child) for found, child in needed if found == parent)
         raise ConflictError(
             f"the job {shown(parent)} cannot be deleted, since {children} names it: "
-            "take it out of `dependencies` and `on` there first"
+            "take it out of `dependencies`, `on` and `dag` there first"
         )
 
 

@@ -10,6 +10,8 @@ import pytest_asyncio
 from protocols.errors import ConflictError, NotFoundError
 from runtime.apply import apply_files
 from runtime.files.load import load_texts
+from runtime.files.places import InvalidFileError
+from runtime.postgres.definitions.dags import inputs_of
 from runtime.postgres.definitions.jobs import change_job, delete_job
 from runtime.postgres.migrate import migrate
 from runtime.postgres.operations.jobs_view import list_jobs, show_job
@@ -203,3 +205,39 @@ async def test_ten_thousand_tasks_are_written(house):
     tasks = await house.tasks("big")
     assert (len(tasks), tasks[-1]["task_id"], tasks[-1]["parents"]) == (10_000, "last", 9_998)
     assert len(await house.edges("big")) == 2 * 9_998
+
+
+def runs(dag_id: str, other: str) -> str:
+    return (
+        f"dags:\n  - dag_id: {dag_id}\n    tasks:\n"
+        f"      - {{task_id: own, command: a}}\n      - {{task_id: sub, dag: {other}}}\n"
+    )
+
+
+@pytest.mark.asyncio
+async def test_a_sub_dag_is_there_stays_there_and_does_not_run_itself(house):
+    refused = r"^jobs\.yaml:5:29: dags\[0\]\.tasks\[1\]\.dag: "
+    with pytest.raises(InvalidFileError, match=refused + 'there is no DAG "elt"'):
+        await house.apply(runs("a", "elt"))
+    with pytest.raises(InvalidFileError, match=refused + ".* in a circle: a -> a"):
+        await house.apply(runs("a", "a"))
+    await house.apply(ETL, source="etl")
+    await house.apply(runs("a", "etl"), source="a")
+    with pytest.raises(InvalidFileError, match='no DAG "etk": did you mean "etl"'):
+        await house.apply(runs("a", "etk"), source="a")
+    with pytest.raises(InvalidFileError, match=refused + ".* in a circle: (a -> etl -> a|etl -> )"):
+        await house.apply(runs("etl", "a"), source="etl")
+    with pytest.raises(ConflictError, match=r'"etl" cannot be deleted, since "a" names it'):
+        await house.do(delete_job, tenant="default", job_id="etl", who="me", now=NOW)
+    with pytest.raises(InvalidFileError, match='there is no DAG "plain"'):
+        await house.apply(runs("b", "plain") + "jobs: [{job_id: plain, command: x}]\n")
+
+
+@pytest.mark.asyncio
+async def test_what_a_dag_takes_is_told_by_its_version_in_force(house):
+    await house.apply(ETL.replace("    tasks:", "    inputs: {properties: {n: {}}}\n    tasks:"))
+    found = await house.do(inputs_of, tenant="default", job_id="etl")
+    assert found == {"properties": {"n": {}}}
+    await house.apply(ETL + "jobs: [{job_id: plain, command: x}]\n")
+    assert await house.do(inputs_of, tenant="default", job_id="etl") is None
+    assert await house.do(inputs_of, tenant="default", job_id="plain") is None
