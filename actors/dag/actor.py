@@ -69,6 +69,7 @@ class DagActor(Actor):
         """Of these, those whose run is final."""
         self._cancels: set[int] = set()
         self._ceased = False
+        self._stopping = False
         self._adopted = False
         self._wanted: set[str] = set()
         self._busy: set[str] = set()
@@ -120,9 +121,10 @@ class DagActor(Actor):
 
     async def on_stop(self, ctx: Context) -> None:
         """Hand back what is held: another node goes on at once."""
-        self._ceased = True
-        self._wanted.clear()
+        self._ceased = self._stopping = True
         await ctx.drain()
+        if not self._held:
+            return
         given = [GiveBack(root, token) for root, token in self._held.items()]
         try:
             await self._store.give_back(self._incarnation, given)
@@ -132,6 +134,8 @@ class DagActor(Actor):
 
     def _want(self, ctx: Context, *steps: str) -> None:
         """Have these steps taken, one of a kind at a time."""
+        if self._stopping:
+            return
         self._wanted.update(steps)
         for what in [w for w in self._wanted if w not in self._busy]:
             self._wanted.discard(what)

@@ -29,6 +29,7 @@ from protocols.ports.store import (
     TriggerRequest,
 )
 from tests.sim.model_books import Books, Job, Row
+from tests.sim.model_dags import NoDags
 from tests.sim.model_keeping import Keeping
 from tests.sim.model_placing import Asked, place
 from tests.sim.model_tasks import Tasks
@@ -37,7 +38,7 @@ LEVEL = 1
 """The protocol level that every version of the model needs."""
 
 
-class ModelStore(Keeping, Tasks):
+class ModelStore(Keeping, Tasks, NoDags):
     """The Store port.
 
     Args:

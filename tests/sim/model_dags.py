@@ -1,0 +1,20 @@
+"""What a house without DAGs answers to a DagActor: the simulation has no runs."""
+
+from protocols.ports.store.dags import Advanced, Woken
+
+
+class NoDags:
+    """The part of the Store port that DagActors ask."""
+
+    async def begin_runs(self, incarnation, roots, *, now) -> Advanced:
+        del incarnation, now
+        assert not roots, "no job of the simulation is a DAG"
+        return Advanced()
+
+    async def advance(self, *, now, limit) -> Advanced:
+        del now, limit
+        return Advanced()
+
+    async def wake(self, *, now, limit) -> Woken:
+        del now, limit
+        return Woken(advanced=Advanced(), next_at=None)
