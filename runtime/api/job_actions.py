@@ -8,6 +8,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
 
+from protocols.dags import POOL
 from protocols.ids import execution_id
 from protocols.messages import Hint, JobsFinished, Ready, SchedulesChanged
 from protocols.ports.store import Triggered, TriggerRequest
@@ -24,6 +25,7 @@ from runtime.api.asked import (
 from runtime.api.problems import wrong
 from runtime.postgres.operations.audit import record
 from runtime.postgres.operations.backfill import LIMIT_MAX, backfill
+from runtime.postgres.operations.dag_inputs import check_run_input
 from runtime.postgres.operations.executions import show_execution
 from runtime.postgres.operations.idempotency import KEY_LENGTH_MAX
 from runtime.postgres.operations.next_fires import COUNT_MAX, next_fires
@@ -103,6 +105,16 @@ async def trigger_(asked: Given, job_id: FromPath[str]) -> Response[ExecutionDet
                 now=asked.now,
             )
         shown = await show_execution(conn, tenant=asked.tenant, execution=name, now=asked.now)
+        if answer.pool == POOL:
+            await check_run_input(
+                conn,
+                tenant=asked.tenant,
+                job_key=answer.job_key,
+                version=shown.version,
+                execution=answer.id,
+                given=body.input,
+            )
+            shown = await show_execution(conn, tenant=asked.tenant, execution=name, now=asked.now)
         return shown, answer
 
     execution, answer = await asked.do(work, kept_plans=True)

@@ -82,7 +82,7 @@ class _Sheet:
                 above = self._layers.rows[number - 1]
                 buses = buses_between(above, self._layers.down, self._ports, self._room(row, boxes))
                 rows = tracks(buses, self._ports)
-                below = top + 1 + max(rows, default=0)
+                below = top + 1 + max(rows, default=-1)
                 self._wire(canvas, buses, rows, top=top, bottom=below)
                 top = below + 1
             for vertex in row:

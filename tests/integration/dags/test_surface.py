@@ -263,6 +263,67 @@ async def test_what_becomes_of_a_run_is_streamed_until_it_is_over(house):
         assert ends == ["check"]
 
 
+async def test_an_input_is_held_to_what_the_dag_takes(house):
+    text = """
+dags:
+  - dag_id: orders
+    inputs:
+      type: object
+      required: [region]
+      properties: {day: {type: string, default: monday}, region: {enum: [north, south]}}
+    tasks:
+      - {task_id: only, command: 'echo "[\\"${{ input.region }}\\", \\"${{ input.day }}\\"]"'}
+"""
+    async with opened(house) as site:
+        await site.apply(text)
+        problem = await site.post("jobs/orders/trigger", {"input": {"day": 5}}, status=422)
+        assert {error["pointer"] for error in problem["errors"]} == {"/input", "/input/day"}
+        assert (await site.get("executions"))["items"] == []
+        body = {"input": {"region": "north"}, "key": "k"}
+        made = await site.post("jobs/orders/trigger", body, status=201)
+        assert made["input"] == {"day": "monday", "region": "north"}
+        again = await site.post("jobs/orders/trigger", body)
+        assert again["execution_id"] == made["execution_id"]
+        run = await site.over(made["dag_run_id"])
+        assert run["input"] == {"day": "monday", "region": "north"}
+        task = await site.get(f"executions/{tasks(run)['only']['execution_id']}")
+        assert task["result"] == ["north", "monday"]
+        assert task["input"] == run["input"]
+
+
+async def test_items_of_a_mapped_task_are_told_and_counted(house):
+    text = """
+dags:
+  - dag_id: parts
+    tasks:
+      - {task_id: list, command: "echo '[1, 2, 3]'"}
+      - task_id: each
+        dependencies: [list]
+        map: "${{ tasks.list.result }}"
+        command: test ${{ item }} != 2
+      - {task_id: inner, dag: small}
+  - dag_id: small
+    tasks: [{task_id: only, command: "true"}]
+"""
+    async with opened(house) as site:
+        await site.apply(text)
+        run = await site.over(await site.trigger("parts"))
+        found = tasks(run)
+        assert run["state"] == found["each"]["state"] == "failed"
+        assert found["each"]["item_states"] == {"failed": 1, "succeeded": 2}
+        items = found["each"]["items"]
+        assert [(i["item"], i["state"], i["attempts"]) for i in items] == [
+            (0, "succeeded", 1),
+            (1, "failed", 1),
+            (2, "succeeded", 1),
+        ]
+        assert found["list"]["items"] is None
+        execution = await site.get(f"executions/{items[1]['execution_id']}")
+        assert (execution["task_id"], execution["dag_run_id"]) == ("each", run["run_id"])
+        inner = await site.get(f"dags/runs/{found['inner']['execution_id']}")
+        assert (inner["dag_id"], inner["parent_run_id"]) == ("small", run["run_id"])
+
+
 async def test_what_is_not_there_is_a_404_in_the_tenant_that_asks(house):
     async with opened(house) as site:
         await site.apply(ETL)
