@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
 
@@ -11,6 +11,7 @@ import anyio
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError
 
@@ -21,6 +22,9 @@ RETRY_BACKOFF_MS: Final = 100
 
 STOP_S: Final = 2.0
 """A client that cannot say good-bye in this time is left without one."""
+
+CANCEL_AGAIN_S: Final = 0.1
+"""A task that goes on after a cancel (a loop that took it for a part's) is cancelled again."""
 
 ERRORS: Final = (KafkaError, OSError, TimeoutError, AssertionError)
 """What aiokafka raises when a broker, a topic or the way there is the matter.
@@ -147,10 +151,18 @@ async def probe(consumer: AIOKafkaConsumer, topic: str) -> None:
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Let it go, whether or not the broker hears of it."""
+    """Let it go, whether or not the broker hears of it.
+
+    Its own `stop` ends half way: where a fetch that waits to be tried again is cancelled, the
+    client stays; where it is cut short, so does the membership in the group, whose heartbeats keep
+    partitions from everybody else.
+    """
     brief = anyio.move_on_after(STOP_S, shield=True)
-    with suppress(*ERRORS), own_cancels_only(), brief:
-        await consumer.stop()
+    try:
+        with suppress(*ERRORS), own_cancels_only(), brief:
+            await consumer.stop()
+    finally:
+        await _end(consumer._client, consumer._coordinator, consumer._fetcher)  # noqa: SLF001
 
 
 async def abandon_producer(producer: AIOKafkaProducer) -> None:
@@ -160,17 +172,41 @@ async def abandon_producer(producer: AIOKafkaProducer) -> None:
     leaves its tasks behind.
     """
     producer._closed = True  # noqa: SLF001 - what `stop` would set
-    left = [task for task in asyncio.all_tasks() if _self_of(task) is producer._sender]  # noqa: SLF001
-    for task in left:
-        task.cancel()
+    await _end(producer.client, producer._sender)  # noqa: SLF001
+
+
+async def _end(client: AIOKafkaClient, *parts: object) -> None:
+    """End every task of a client and of what uses it, then its connections.
+
+    aiokafka has no public way to end what does not answer.
+    """
+    owners = [owner for owner in (client, *parts) if owner is not None]
     brief = anyio.move_on_after(STOP_S, shield=True)
     with suppress(*ERRORS), own_cancels_only(), brief:
-        if left:
-            await asyncio.wait(left)
-        await producer.client.close()
+        while left := [task for task in asyncio.all_tasks() if _is_one_of(_self_of(task), owners)]:
+            for task in left:
+                task.cancel()
+                task.add_done_callback(_look_at)
+            await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        for connection in list(client._conns.values()):  # noqa: SLF001
+            writer = connection._writer  # noqa: SLF001
+            connection.close()
+            if writer is not None:  # what a broker that stands still never reads would keep it open
+                writer.transport.abort()
+        await client.close()
 
 
 def _self_of(task: "asyncio.Task[Any]") -> object:
     """Whose method a task runs."""
     frame = getattr(task.get_coro(), "cr_frame", None)
     return None if frame is None else frame.f_locals.get("self")
+
+
+def _is_one_of(thing: object, things: Iterable[object]) -> bool:
+    return any(thing is one for one in things)
+
+
+def _look_at(task: "asyncio.Task[Any]") -> None:
+    """What a task that was ended has to say, nobody wants to know; the loop would tell it."""
+    if not task.cancelled():
+        task.exception()
