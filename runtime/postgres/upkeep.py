@@ -6,6 +6,7 @@ Everything here is bounded in rows a call, and may be done by two janitors at on
 from datetime import datetime, timedelta
 from typing import Final
 
+from runtime.postgres.dags.keep import forget_runs
 from runtime.postgres.folds import fold
 from runtime.postgres.locks import forget_locks
 from runtime.postgres.moves import guard, into_history, logged
@@ -94,4 +95,5 @@ async def tidy(pool: Pool, *, now: datetime, keep_s: float) -> None:
     await pool.fetch(_FORGET_CHECKPOINTS, now - timedelta(seconds=keep_s))
     await pool.fetch(_FORGET_ORPHANS)
     await forget_locks(pool)
+    await forget_runs(pool, before=now - timedelta(seconds=keep_s))
     await forget(pool, before=now - timedelta(seconds=keep_s, days=1))
