@@ -18,6 +18,11 @@ from tests.support.remote import Listener
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 SETTLED_S = 30.0
+GROUP = Counter(
+    f"GroupCoordinator.{name}"
+    for name in ("_coordination_routine", "_heartbeat_routine", "_commit_refresh_routine")
+)
+"""What every member of a group runs."""
 
 
 def held() -> Counter[str]:
@@ -55,6 +60,7 @@ class Traffic:
         self.subscriber = KafkaSubscriber(
             cluster.settings, take=self._take, since=self._since, on_state=self.states.append
         )
+        self.subscriptions = {Subscription(topic=topic_name(cluster.name, EVENTS), group="g")}
         self.begun = False
         self.number = 0
         b.system.spawn(lambda: Listener(self.heard))
@@ -119,7 +125,7 @@ async def traffic(cluster):
         anyio.create_task_group() as group,
     ):
         made = Traffic(cluster, a, b)
-        made.subscriber.want({Subscription(topic=topic_name(cluster.name, EVENTS), group="g")})
+        made.subscriber.want(made.subscriptions)
         group.start_soon(made.subscriber.run)
         try:
             yield made
@@ -146,4 +152,26 @@ async def test_a_broker_that_comes_and_goes_leaves_no_task_and_no_descriptor(clu
             with anyio.fail_after(120):
                 await all_ways.all_goes_on()
             assert not await beyond(before), f"left behind by {hurt}"
+    assert not await beyond(nothing)
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_ends_while_the_broker_stands_still_leaves_its_group(
+    cluster, kafka_server
+):
+    nothing = held()
+    async with traffic(cluster) as all_ways:
+        with anyio.fail_after(120):
+            await all_ways.all_goes_on()
+        with_reader = await most_held()
+        await anyio.to_thread.run_sync(kafka_server.pause)
+        try:
+            all_ways.subscriber.want(frozenset())
+            await cluster.until(lambda: not all_ways.subscriber.reading, "it has ended")
+            assert not await beyond(with_reader - GROUP)
+        finally:
+            await anyio.to_thread.run_sync(kafka_server.resume)
+        all_ways.subscriber.want(all_ways.subscriptions)
+        with anyio.fail_after(120):  # the group is given to the next one
+            await all_ways.all_goes_on()
     assert not await beyond(nothing)
