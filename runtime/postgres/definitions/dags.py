@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -70,25 +70,6 @@ JOIN dag_version_tasks t ON t.tenant = $1 AND t.job_key = d.job_key AND t.versio
 WHERE d.tenant = $1
 """
 _ALL_DAGS: Final = "SELECT dag_id FROM dags WHERE tenant = $1"
-
-
-# Indexes: jobs_name, dags_pkey, job_versions_pkey.
-_INPUTS: Final = """
-SELECT v.spec -> 'task' -> 'inputs' AS inputs
-FROM jobs j
-JOIN dags d ON d.job_key = j.job_key
-JOIN job_versions v ON v.job_key = d.job_key AND v.version = d.version
-WHERE j.tenant = $1 AND j.job_id = $2 AND j.deleted_at IS NULL
-"""
-
-
-async def inputs_of(conn: Connection, tenant: str, job_id: str) -> dict[str, Any] | None:
-    """The schema of a DAG's input, by the version in force; None for a job, or without one.
-
-    `protocols.input_schema.check_input` holds an input against it.
-    """
-    found = await conn.fetchval(_INPUTS, tenant, job_id)
-    return None if found is None else msgspec.json.decode(found, type=dict[str, Any])
 
 
 def grown_dags(specs: Sequence[JobSpec], stored: Mapping[str, StoredJob]) -> dict[str, int]:

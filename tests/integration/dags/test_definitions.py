@@ -11,7 +11,6 @@ from protocols.errors import ConflictError, NotFoundError
 from runtime.apply import apply_files
 from runtime.files.load import load_texts
 from runtime.files.places import InvalidFileError
-from runtime.postgres.definitions.dags import inputs_of
 from runtime.postgres.definitions.jobs import change_job, delete_job
 from runtime.postgres.migrate import migrate
 from runtime.postgres.operations.jobs_view import list_jobs, show_job
@@ -231,13 +230,3 @@ async def test_a_sub_dag_is_there_stays_there_and_does_not_run_itself(house):
         await house.do(delete_job, tenant="default", job_id="etl", who="me", now=NOW)
     with pytest.raises(InvalidFileError, match='there is no DAG "plain"'):
         await house.apply(runs("b", "plain") + "jobs: [{job_id: plain, command: x}]\n")
-
-
-@pytest.mark.asyncio
-async def test_what_a_dag_takes_is_told_by_its_version_in_force(house):
-    await house.apply(ETL.replace("    tasks:", "    inputs: {properties: {n: {}}}\n    tasks:"))
-    found = await house.do(inputs_of, tenant="default", job_id="etl")
-    assert found == {"properties": {"n": {}}}
-    await house.apply(ETL + "jobs: [{job_id: plain, command: x}]\n")
-    assert await house.do(inputs_of, tenant="default", job_id="etl") is None
-    assert await house.do(inputs_of, tenant="default", job_id="plain") is None
