@@ -25,13 +25,15 @@ from runtime.api.asked import Asked, Given, Listing, listed, shown_as
 from runtime.api.executions import Waiting
 from runtime.api.problems import RefusedError
 from runtime.api.tail import GivenTail, Tail
-from runtime.postgres.operations.dag_runs import list_runs, show_run
+from runtime.postgres.operations.dag_runs import list_runs, run_state, show_run
 from runtime.postgres.operations.dags import list_dags, show_dag
 
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 """States that a run does not leave by itself."""
 _LOOK_S: Final = 0.2
-"""How often a run that is followed is looked at, at most; a large one less often."""
+"""How often a run that is followed is looked at, at most; a large one less often:"""
+_SHARE: Final = 10
+"""a look is followed by so many times what it took."""
 
 
 class Runs(Listing, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,15 +79,12 @@ async def run(asked: Given, run_id: FromPath[str]) -> Response[DagRunDetail]:
 @get("/dags/runs/{run_id:str}/wait", opt={"query": Waiting})
 async def wait(asked: Given, run_id: FromPath[str], tail: GivenTail) -> Response[DagRunDetail]:
     """Answer once the run's state is final, or when the time is over: see its `state`."""
-    found = await _look(asked, run_id)
+    state = await _state(asked, run_id)
     with anyio.move_on_after(asked.query(Waiting).timeout_s), tail.follow() as news:
-        while found.state not in FINAL and not tail.ended:
-            started = anyio.current_time()
+        while state not in FINAL and not tail.ended:
             await news.next()
-            # A run of thousands ends many tasks a second, and is not read for each.
-            await anyio.sleep(_pause(started))
-            found = await _look(asked, run_id)
-    return shown_as(found)
+            state = await _state(asked, run_id)
+    return shown_as(await _look(asked, run_id))
 
 
 @get("/dags/runs/{run_id:str}/events", opt={"stream": RunChanged})
@@ -106,6 +105,7 @@ async def _stream(asked: Asked, tail: Tail, first: DagRunDetail) -> AsyncIterato
         told: dict[str, TaskChanged] = {}
         last: DagRunView | None = None
         found: DagRunDetail | None = first
+        pause = _LOOK_S
         while True:
             if found is not None:
                 changes = [_change(task) for task in found.tasks]
@@ -121,17 +121,15 @@ async def _stream(asked: Asked, tail: Tail, first: DagRunDetail) -> AsyncIterato
                     return
             if tail.ended:
                 return
-            started = anyio.current_time()
+            await anyio.sleep(pause)
             await news.next()
-            await anyio.sleep(_pause(started))
+            started = anyio.current_time()
             try:
                 found = await _look(asked, first.run_id)
             except TickwrightError:
                 found = None  # an outage ends no stream: what became of it is told after it
-
-
-def _pause(started: float) -> float:
-    return max(0.0, _LOOK_S - (anyio.current_time() - started))
+            # A run of thousands ends many tasks a second, and is not read for each.
+            pause = max(_LOOK_S, _SHARE * (anyio.current_time() - started))
 
 
 def _written(head: DagRunView, found: DagRunDetail, fresh: list[TaskChanged]) -> bytes:
@@ -150,6 +148,11 @@ def _head(found: DagRunDetail) -> DagRunView:
 def _change(task: DagRunTaskView) -> TaskChanged:
     names = TaskChanged.__struct_fields__
     return TaskChanged(**{name: getattr(task, name) for name in names})
+
+
+async def _state(asked: Asked, run_id: str) -> str:
+    now = asked.node.clock.now()
+    return await asked.do(lambda conn: run_state(conn, tenant=asked.tenant, run=run_id, now=now))
 
 
 async def _look(asked: Asked, run_id: str) -> DagRunDetail:

@@ -74,6 +74,8 @@ SELECT {_COLUMNS}
 FROM (SELECT r.* FROM dag_runs r WHERE r.tenant = $1 AND r.run = $2) AS page
 {_BESIDE}
 """
+# Index: dag_runs_pkey.
+_STATE: Final = "SELECT state FROM dag_runs WHERE tenant = $1 AND run = $2"
 # Index: dag_versions_pkey.
 _TOTAL: Final = """
 SELECT v.tasks FROM dag_versions v WHERE v.tenant = $1 AND v.job_key = $2 AND v.version = $3
@@ -158,6 +160,13 @@ async def show_run(conn: Connection, *, tenant: str, run: str, now: datetime) ->
     )
 
 
+async def run_state(conn: Connection, *, tenant: str, run: str, now: datetime) -> str:
+    """The state of a run, without its tasks. Raises `NotFoundError`."""
+    root = await find_run(conn, tenant, run)
+    state: str | None = await conn.fetchval(_STATE, tenant, root["id"])
+    return _unbegun_state(root, ready=is_ready(root, now)) if state is None else state
+
+
 async def find_run(conn: Connection, tenant: str, run: str) -> asyncpg.Record:
     """The row of a DAG's execution, in whichever table it is. Raises `NotFoundError`."""
     missing = f"there is no run {shown(run)}: `runtime dags runs` lists those there are"
@@ -192,15 +201,19 @@ def _fields(row: asyncpg.Record) -> dict[str, Any]:
     }
 
 
+def _unbegun_state(root: asyncpg.Record, *, ready: bool) -> str:
+    state: str = "ready" if ready else root["state"]
+    return _STATES.get(state, state)
+
+
 def _unbegun(root: asyncpg.Record, *, ready: bool, total: int) -> dict[str, Any]:
     """Of an execution that has no run: it waits, or it never came to one."""
-    state = "ready" if ready else root["state"]
     return {
         "run_id": execution_id(root["id"], root["created_at"]),
         "tenant": root["tenant"],
         "dag_id": root["job_id"],
         "version": root["version"],
-        "state": _STATES.get(state, state),
+        "state": _unbegun_state(root, ready=ready),
         "reason": root["reason"],
         "scheduled_for": iso(root["scheduled_for"]),
         "started_at": None,
