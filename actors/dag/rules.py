@@ -112,33 +112,23 @@ def decide(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
     over = task.pending <= 0
     if over and not (task.succeeded or task.failed or task.skipped):
         return "start"  # it has no parents
-    match trigger:
-        case "all_succeeded":
-            forgiven = policy == "continue"
-            if task.failed and not forgiven:
-                return Skip(UPSTREAM_FAILED)
-            met = not task.skipped
-        case "all_done" | "always":
-            met = True
-        case "none_failed":
-            if task.failed:
-                return Skip(UPSTREAM_FAILED)
-            met = True
-        case "one_succeeded":
-            if task.succeeded:
-                return "start"
-            met = False
-        case "one_failed":
-            if task.failed:
-                return "start"
-            if over:
-                return Skip(UNTRIGGERED)
-            met = False
-    if not over:
-        return None
-    if met:
+    verdict = _at_once(trigger, task, policy)
+    if verdict is not None or not over:
+        return verdict
+    met = trigger in ("all_done", "always", "none_failed")
+    if met or (trigger == "all_succeeded" and not task.skipped):
         return "start"
+    if trigger == "one_failed":
+        return Skip(UNTRIGGERED)
     return Skip(UPSTREAM_FAILED if task.failed else UPSTREAM_SKIPPED)
+
+
+def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
+    """What needs no parent more to be decided."""
+    if (trigger == "one_succeeded" and task.succeeded) or (trigger == "one_failed" and task.failed):
+        return "start"
+    strict = trigger == "none_failed" or (trigger == "all_succeeded" and policy != "continue")
+    return Skip(UPSTREAM_FAILED) if strict and task.failed else None
 
 
 def skip(task: Task, reason: str) -> None:

@@ -45,7 +45,7 @@ ORDER BY w.wake_at LIMIT $2
 _LATE: Final = """
 SELECT r.run FROM dag_runs r
 WHERE r.finished_at IS NULL AND r.deadline <= $1 AND r.handlers = 'none'
-    AND r.reason IS DISTINCT FROM 'timeout'
+    AND r.reason IS DISTINCT FROM 'timeout' AND NOT r.cancelling
 ORDER BY r.run LIMIT $2
 """
 _NEXT: Final = """
@@ -55,7 +55,7 @@ SELECT (
     ORDER BY w.wake_at LIMIT 1
 ) AS wake_at, (
     SELECT min(r.deadline) FROM dag_runs r
-    WHERE r.finished_at IS NULL AND r.deadline > $1 AND r.handlers = 'none'
+    WHERE r.finished_at IS NULL AND r.deadline > $1 AND r.handlers = 'none' AND NOT r.cancelling
 ) AS deadline
 """
 

@@ -163,7 +163,10 @@ class Turn:
     async def expire(self, run: int) -> None:
         """Stop a run whose time is up."""
         record = self.runs.get(run)
-        if record is not None and record.finished_at is None and record.handlers == "none":
+        if record is None or record.finished_at is not None or record.cancelling:
+            return
+        if record.handlers == "none":
+            record.state = "running"  # a pause does not keep its handlers
             await self._stop(record, "timeout")
 
     async def wake(self, keys: Sequence[Key]) -> None:

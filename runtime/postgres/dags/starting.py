@@ -29,6 +29,14 @@ RESULTS_BYTES_MAX: Final = 1 << 20
 DEPTH_MAX: Final = 10
 """How deep runs of DAGs may lie within each other."""
 _REASON_MAX: Final = 500
+# A number that no JSON holds, an instant past the calendar: what a value can bring about.
+_UNWORKABLE: Final = (
+    values.ValuesError,
+    msgspec.MsgspecError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
 
 # dag_tasks_pkey.
 _RESULTS: Final = """
@@ -90,16 +98,22 @@ class Starter:
         for task in tasks:
             try:
                 self._turn.shape(task).read_needs()
-            except values.ValuesError as error:
-                self._turn.finish(task, "failed", str(error)[:_REASON_MAX])
+            except _UNWORKABLE as error:
+                self._fail(task, error)
             else:
                 able.append(task)
         await self._read_results(able)
         for task in able:
             try:
                 await self._start(task)
-            except values.ValuesError as error:
-                self._turn.finish(task, "failed", str(error)[:_REASON_MAX])
+            except _UNWORKABLE as error:
+                self._fail(task, error)
+
+    def _fail(self, task: TaskRow, error: Exception) -> None:
+        """What cannot be worked out is its task's failure, and never the end of all progress."""
+        text = str(error) if isinstance(error, values.ValuesError) else f"expression: {error}"
+        told = text[:_REASON_MAX].replace("\0", "").encode("utf-8", "replace").decode()
+        self._turn.finish(task, "failed", told)
 
     async def _start(self, task: TaskRow) -> None:
         shape, run = self._turn.shape(task), self._turn.runs[task.run]

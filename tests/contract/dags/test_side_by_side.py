@@ -7,7 +7,6 @@ import pytest
 
 from protocols.ports.store import Budget, Lane
 from runtime.postgres.dags import advance, again, begin, executions, keep, rows, shapes, starting
-
 from runtime.postgres.store import PostgresStore
 from tests.contract.dags.conftest import ended
 from tests.support.dags import task
