@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.jobs import CommandTask
-from protocols.ports.executor import Assignment
+from protocols.ports.executor import Assignment, Given
 from runtime.hosts import processes
-from runtime.hosts.command import last_line
+from runtime.hosts.command import last_line, printed_result
 from runtime.hosts.deadlines import Deadlines
 from runtime.hosts.environment import (
     TASK_VARIABLES,
@@ -83,6 +83,37 @@ def test_what_is_too_large_for_a_variable_goes_into_a_file():
     assert variables["RUNTIME_INPUT"] == edge.decode()
     assert files == {"RUNTIME_CHECKPOINT_FILE": over}
     assert "RUNTIME_CHECKPOINT" not in variables
+
+
+def test_a_task_of_a_dag_finds_its_run_and_what_it_refers_to():
+    dag = Given(run_id="r", task_id="t", item=b"[1]", number=0, refs=("$(rm -rf x)", "2"))
+    variables, _ = values(dag=dag)
+    assert variables["RUNTIME_REF_0"] == "$(rm -rf x)"
+    assert variables["RUNTIME_REF_1"] == "2"
+    assert (variables["RUNTIME_DAG_RUN_ID"], variables["RUNTIME_TASK_ID"]) == ("r", "t")
+    assert variables["RUNTIME_ITEM"] == "[1]"
+
+
+@pytest.mark.parametrize("value", ["a\0b", "1" * (VARIABLE_BYTES_MAX + 1)])
+def test_what_no_variable_can_hold_is_said(value):
+    with pytest.raises(ValueError, match="a value that its command refers to"):
+        values(dag=Given(run_id="r", task_id="t", refs=(value,)))
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "omitted", "result"),
+    [
+        (b"so\n[1, 2]\n", b"", 0, b"[1, 2]"),
+        (b"so\n[1,", b" 2]\n\n", 0, b"[1, 2]"),
+        (b"so\nnot json\n", b"", 0, None),
+        (b"", b"", 0, None),
+        (b"x" * 9, b"\n7", 100, b"7"),
+        (b"x" * 9, b"345", 100, None),
+        (b'"\xff"', b"", 0, None),
+    ],
+)
+def test_a_commands_result_is_its_last_line_where_that_is_json(head, tail, omitted, result):
+    assert printed_result(head, tail, omitted) == result
 
 
 def test_every_variable_of_a_task_is_known_to_be_one():
