@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import structlog
@@ -50,6 +50,9 @@ log = structlog.get_logger("tickwright.node")
 
 Functions = Mapping[str, Callable[..., Any]]
 
+_SURE_OF_TTL: Final = 0.8
+"""Of a TTL after a beat nothing begins any more unless the next one was answered."""
+
 
 class Life:
     """What lives as long as one incarnation does."""
@@ -89,6 +92,8 @@ class Life:
         self._leaderships = leaderships
         self._member = member
         self._system: ActorSystem | None = None
+        self._beat_began_s = clock.monotonic()
+        self._sure_until_s = self._beat_began_s + settings.lease_ttl_s * _SURE_OF_TTL
 
     @property
     def member(self) -> "Member | None":
@@ -205,6 +210,7 @@ class Life:
                 now_ns=self._clock.now_ns,
                 sink=self._sink(name),
                 locks=self.locks,
+                sure=self.sure,
                 functions=self._functions,
             )
             group.start_soon(executor.run, name=f"executor {name}")
@@ -237,7 +243,12 @@ class Life:
             on_tick=partial(self._health.tick, term.number),
         )
 
+    def sure(self) -> bool:
+        """Whether nobody can have declared this life dead: it was heard of a moment ago."""
+        return not self.declared_dead.is_set() and self._clock.monotonic() < self._sure_until_s
+
     def _vital(self) -> Vital:
+        self._beat_began_s = self._clock.monotonic()  # one beat is under way at a time
         return Vital(
             running={name: len(held.running) for name, held in self.held.items()},
             leads=dict(self.leads),
@@ -248,6 +259,7 @@ class Life:
         if pulse.state == "dead":
             self.declared_dead.set()
             return
+        self._sure_until_s = self._beat_began_s + self.settings.lease_ttl_s * _SURE_OF_TTL
         if self._member is not None:
             self._member.see(self.incarnation, pulse.peers)
         if pulse.state == "draining":

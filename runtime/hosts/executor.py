@@ -21,6 +21,7 @@ from protocols.ports.executor import (
 )
 from runtime.hosts.command import CommandRunner
 from runtime.hosts.deadlines import Deadlines
+from runtime.hosts.gate import Gate
 from runtime.hosts.guardian import Guardian
 from runtime.hosts.http import HttpRunner
 from runtime.hosts.inline import InlineRunner
@@ -31,7 +32,7 @@ from runtime.hosts.process import ProcessRunner
 from runtime.hosts.python_host import PythonHost, Reserve
 from runtime.hosts.settings import HostSettings
 from runtime.hosts.shared import SharedRunner
-from runtime.hosts.work import Reason, Runner, Work
+from runtime.hosts.work import Reason, Runner, Work, withdrawn_as
 
 BEATS_MISSED = 3
 
@@ -55,6 +56,7 @@ class HostExecutor:
         now_ns: Callable[[], int],
         sink: Sink,
         locks: LockDesk,
+        sure: Callable[[], bool],
         functions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """Wire the runners.
@@ -67,6 +69,7 @@ class HostExecutor:
             now_ns: the Clock port's epoch nanoseconds.
             sink: takes reports.
             locks: keeps what attempts lock.
+            sure: whether nobody can have declared this node dead; else nothing begins.
             functions: what `isolation: inline` may call, by target; only in embedding programs.
         """
         self._pool = pool
@@ -96,6 +99,7 @@ class HostExecutor:
             settings=settings, desk=self, functions=functions if functions is not None else {}
         )
 
+        self._gate = Gate(sure=sure, withdraw=self._withdraw)
         self._of_isolation: dict[str | None, Runner] = {
             "shared": self._shared,
             "inline": self._inline,
@@ -128,7 +132,7 @@ class HostExecutor:
             else:
                 batch.append(work)
         for runner, batch in batches.items():
-            runner.start(batch)
+            self._gate.pass_on(runner, batch)
 
     def cancel(self, id: int, fencing_token: int) -> None:  # noqa: A002, ARG002 - the port's
         """Ask one attempt to stop: cancelled at its next await or SIGTERM, killed after grace."""
@@ -313,8 +317,13 @@ class HostExecutor:
     def _end(self, work: Work, reason: Reason) -> None:
         if work.reason is None:
             work.reason = reason
+            if self._gate.keeps(work):
+                return  # it has not begun, and will not
             work.runner.end(work)
             self._locks.ending(work.token)  # behind the news that it is to end
+
+    def _withdraw(self, work: Work) -> None:
+        self.finish(work, withdrawn_as(work), error=work.why())
 
     def _lose(self, work: Work, why: str) -> None:
         """A lock that the attempt relies on is not its own any more."""

@@ -186,7 +186,7 @@ class Pool:
             return
         now = asyncio.get_running_loop().time()
         kept = {
-            session._con  # noqa: SLF001 - what the pool gives out is a proxy
+            session._con  # type: ignore[attr-defined]  # noqa: SLF001 - what is given out is a proxy
             for session, since in self._in_hand.items()
             if now - since < older_than_s
         }

@@ -57,6 +57,7 @@ class House:
         self.reports: list[Report] = []
         self.answers: dict[str, Callable[[Any], Any]] = {}
         self.batches = 0
+        self.sure = True
         self.executor = HostExecutor(
             pool="default",
             guardian=self.guardian,
@@ -64,6 +65,7 @@ class House:
             settings=self.settings,
             now_ns=time.time_ns,
             sink=self._sink,
+            sure=lambda: self.sure,
             locks=locks or NoLocks(),
             functions=functions,
         )
