@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINES_MAX = 500
 FOLDERS = ("protocols", "actors", "runtime", "scripts", "tests", "docs", "config")
 ENDINGS = {".py", ".sql", ".md", ".yaml", ""}
-LEFT_OVER = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b")
+LEFT_OVER = re.compile(r"\b(?:TODO|FIXME|XXX|raise NotImplementedError)\b")
 NAMELESS = re.compile(r"^(?:utils?|misc|common)(?:\.py)?$")
 
 

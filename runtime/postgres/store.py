@@ -37,8 +37,8 @@ from runtime.postgres import (
     upkeep,
     waiting,
 )
-from runtime.postgres.figures import StoreFigures
 from runtime.postgres.dags.store import Runs
+from runtime.postgres.figures import StoreFigures
 from runtime.postgres.locks import PostgresLocks
 from runtime.postgres.outbox import PostgresOutbox
 from runtime.postgres.pool import Pool
