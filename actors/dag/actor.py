@@ -35,6 +35,7 @@ BATCH: Final = 1_000
 """Ends of tasks that one step takes account of."""
 _BEGIN_BATCH: Final = 50
 _WAKE_BATCH: Final = 500
+_WAKE_S_MIN: Final = 0.01
 
 
 class _Poll(msgspec.Struct, frozen=True):
@@ -244,4 +245,4 @@ class DagActor(Actor):
         if next_at is not None:
             wait_s = (next_at - ctx.clock.now()).total_seconds()
             if wait_s < 2 * POLL_S:
-                self._alarm = ctx.after(max(0.0, wait_s), _Due())
+                self._alarm = ctx.after(max(_WAKE_S_MIN, wait_s), _Due())

@@ -33,7 +33,6 @@ LEFT JOIN LATERAL (
     SELECT x.run, x.number, x.item FROM dag_tasks x WHERE x.execution = t.execution LIMIT 1
 ) AS k ON true
 """
-_FORGET: Final = "DELETE FROM dag_ended WHERE execution = ANY($1::bigint[])"
 _LAZY: Final = "SELECT set_config('synchronous_commit', 'off', true)"
 
 # dag_tasks_wake; dag_runs_open, as many rows as there are open runs.
@@ -48,14 +47,16 @@ WHERE r.finished_at IS NULL AND r.deadline <= $1 AND r.handlers = 'none'
     AND r.reason IS DISTINCT FROM 'timeout' AND NOT r.cancelling
 ORDER BY r.run LIMIT $2
 """
-_NEXT: Final = """
+# What is first of either, due or to come: most of the time the only question.
+_FIRST: Final = """
 SELECT (
     SELECT w.wake_at FROM dag_tasks w
-    WHERE w.wake_at > $1 AND w.wake_at IS NOT NULL AND w.state = 'waiting'
+    WHERE w.wake_at IS NOT NULL AND w.state = 'waiting'
     ORDER BY w.wake_at LIMIT 1
 ) AS wake_at, (
     SELECT min(r.deadline) FROM dag_runs r
-    WHERE r.finished_at IS NULL AND r.deadline > $1 AND r.handlers = 'none' AND NOT r.cancelling
+    WHERE r.finished_at IS NULL AND r.handlers = 'none' AND NOT r.cancelling
+        AND r.reason IS DISTINCT FROM 'timeout'
 ) AS deadline
 """
 
@@ -124,35 +125,39 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
         await turn.end([_ended(row) for row in located])
         for run in sorted(looks & turn.runs.keys()):
             await turn.look(run)
-        told = await turn.settle()
-        await session.execute(_FORGET, [row["execution"] for row in rows])
-        return told
+        turn.accounted = [row["execution"] for row in rows]
+        return await turn.settle()
 
     return _told(await _transact(pool, work), more=taken >= limit)
 
 
 async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woken:
     """As `DagStore.wake`."""
+    next_at = await _first(pool)
+    if next_at is None or next_at > now:
+        return Woken(advanced=Advanced(), next_at=next_at)
     due = await pool.fetch(_DUE, now, limit)
     late = await pool.fetch(_LATE, now, limit)
-    told = Turned()
-    if due or late:
 
-        async def work(session: Session) -> Turned:
-            await session.execute(_LAZY)
-            turn = Turn(session, shapes, now=now)
-            await turn.lock({row["run"] for row in (*due, *late)})
-            keys = [(row["run"], row["number"], row["item"]) for row in due]
-            await turn.wake([key for key in keys if key[0] in turn.runs])
-            for row in late:
-                await turn.expire(row["run"])
-            return await turn.settle()
+    async def work(session: Session) -> Turned:
+        await session.execute(_LAZY)
+        turn = Turn(session, shapes, now=now)
+        await turn.lock({row["run"] for row in (*due, *late)})
+        keys = [(row["run"], row["number"], row["item"]) for row in due]
+        await turn.wake([key for key in keys if key[0] in turn.runs])
+        for row in late:
+            await turn.expire(row["run"])
+        return await turn.settle()
 
-        told = await _transact(pool, work)
-    (coming,) = await pool.fetch(_NEXT, now)
-    instants = [at for at in (coming["wake_at"], coming["deadline"]) if at is not None]
+    told = await _transact(pool, work)
     more = len(due) >= limit or len(late) >= limit
-    return Woken(advanced=_told(told, more=more), next_at=min(instants, default=None))
+    return Woken(advanced=_told(told, more=more), next_at=await _first(pool))
+
+
+async def _first(pool: Pool) -> datetime | None:
+    """When the first wait or deadline is due, or was."""
+    (row,) = await pool.fetch(_FIRST)
+    return min((at for at in (row["wake_at"], row["deadline"]) if at is not None), default=None)
 
 
 async def over(pool: Pool, runs: Sequence[int]) -> Sequence[int]:

@@ -71,6 +71,8 @@ class Turn:
         self.shapes: dict[int, Shape] = {}
         self.rows: dict[Key, TaskRow] = {}
         self.wanted: list[Wanted] = []
+        self.accounted: Sequence[int] = ()
+        """The rows of `dag_ended` that this turn takes account of."""
         self._kept = shapes
         self._starter = Starter(self)
         self._whole: set[int] = set()
@@ -364,7 +366,7 @@ class Turn:
             self.session, [row for row in self.rows.values() if row.dirty], now=self.now
         )
         touched = [self.runs[run] for run in self._touched if run in self.runs]
-        await write_runs(self.session, touched)
+        await write_runs(self.session, touched, accounted=self.accounted)
         asked = await cancel(self.session, self._cancels, now=self.now)
         return Turned(
             pools=tuple(sorted(pools)),

@@ -144,6 +144,13 @@ FROM (
 WHERE t.ctid = u.at
 """
 
+# dag_ended_pkey: what is written of runs, and taken account of, by one statement.
+_WRITE_RUNS_AND_FORGET: Final = f"""
+WITH accounted AS (
+    DELETE FROM dag_ended WHERE execution = ANY($11::bigint[])
+)
+{_WRITE_RUNS.lstrip()}"""
+
 # dag_ended_pkey. Those below 0 name runs.
 _LOOK: Final = """
 INSERT INTO dag_ended (execution, tenant, state, finished_at)
@@ -215,12 +222,14 @@ async def write_tasks(session: Session, tasks: Sequence[TaskRow], *, now: dateti
         task.dirty = False
 
 
-async def write_runs(session: Session, runs: Iterable[RunRow]) -> None:
-    """Write these runs as they are in hand."""
+async def write_runs(
+    session: Session, runs: Iterable[RunRow], *, accounted: Sequence[int] = ()
+) -> None:
+    """Write these runs as they are in hand; and forget the ends that were taken account of."""
     ordered = sorted(runs, key=lambda r: r.run)
-    if ordered:
+    if ordered or accounted:
         await session.execute(
-            _WRITE_RUNS,
+            _WRITE_RUNS_AND_FORGET if accounted else _WRITE_RUNS,
             [r.run for r in ordered],
             [r.state for r in ordered],
             [r.reason for r in ordered],
@@ -231,6 +240,7 @@ async def write_runs(session: Session, runs: Iterable[RunRow]) -> None:
             [r.finished_at for r in ordered],
             [r.root_run for r in ordered],
             [r.deadline for r in ordered],
+            *([list(accounted)] if accounted else []),
         )
 
 
