@@ -232,9 +232,7 @@ def finish_statement(*, lean: bool, retries: bool) -> str:
     return f"{deleted}{_KEPT}{_NOT_RETRIED}{_TRIED}{printed}{_FREED}{_TIDIED}{_TOLD}{_ANSWER}"
 
 
-async def finish(
-    through: Pool | Session, incarnation: int, finishes: Sequence[Finish]
-) -> Finished:
+async def finish(through: Pool | Session, incarnation: int, finishes: Sequence[Finish]) -> Finished:
     """As `WorkerStore.finish`; `through` a pool, or a connection inside a transaction."""
     if not finishes:
         return Finished(accepted=(), followers=())
