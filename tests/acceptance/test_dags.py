@@ -352,6 +352,43 @@ def test_what_failed_is_retried_and_what_succeeded_is_not_run_again(dag, tmp_pat
     assert (one.state(), count.read_text()) == ("succeeded", "x\nx\n")
 
 
+def test_a_replayed_dead_letter_is_the_run_and_no_task_beside_it(dag, tmp_path):
+    mended, count = tmp_path / "mended", tmp_path / "count"
+    one = dag(f"""
+    dags:
+      - dag_id: replayed
+        tasks:
+          - {{task_id: broken, command: "echo x >> {count}; test -e {mended}"}}
+    """)
+    assert one.run() == {"broken": "failed: failed"}
+    task = one.task("broken")["execution_id"]
+    refused = one.node.run("executions", "retry", task)
+    assert (refused.code, "a task of a DAG's run" in refused.err) == (1, True)
+    mended.touch()
+    one.node.run("dead-letters", "replay", "--all").ok()
+    wait_until(lambda: one.state() == "succeeded", "the run succeeds")
+    assert count.read_text() == "x\nx\n"
+
+
+def test_a_run_that_nobody_asked_for_by_hand_has_its_defaults_too(dag):
+    one = dag("""
+    dags:
+      - dag_id: defaulted
+        schedule: "@every 1s"
+        inputs: {type: object, properties: {word: {type: string, default: hello}}}
+        tasks:
+          - {task_id: say, command: 'printf "%s" ${{ input.word }}'}
+    """)
+
+    def runs():
+        return one.node.run("dags", "runs", "list", "defaulted", "--json").ok().json()
+
+    wait_until(lambda: any(run["state"] == "succeeded" for run in runs()), "one ran by itself")
+    one.run_id = next(run["run_id"] for run in runs() if run["state"] == "succeeded")
+    assert one.printed("say").strip() == "hello"
+    one.node.run("jobs", "pause", "defaulted").ok()
+
+
 def test_a_task_is_marked_by_hand_and_the_audit_says_who_and_why(dag):
     one = dag("""
     dags:

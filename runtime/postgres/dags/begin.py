@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import asyncpg
+import msgspec
+
+from protocols.errors import InvalidError
+from protocols.input_schema import check_input
 from runtime.postgres.pool import Session
 
 # What the root's row says, and its version: executions_pkey, job_versions_pkey. A run that there
@@ -40,9 +45,17 @@ WITH wanted AS MATERIALIZED (
         SELECT k.run, k.number, k.item FROM dag_tasks k WHERE k.execution = w.id LIMIT 1
     ) AS p ON true
     ON CONFLICT (run) DO NOTHING
-    RETURNING r.run, r.tenant, r.job_key, r.version
+    RETURNING r.run, r.tenant, r.job_key, r.version, r.input
 )
-SELECT * FROM made ORDER BY run
+SELECT m.*, (
+    SELECT (v.spec -> 'task' -> 'inputs')::text FROM job_versions v
+    WHERE v.job_key = m.job_key AND v.version = m.version LIMIT 1
+) AS takes
+FROM made m ORDER BY m.run
+"""
+_FILL: Final = """
+UPDATE dag_runs r SET input = f.input
+FROM unnest($1::bigint[], $2::bytea[]) AS f(run, input) WHERE r.run = f.run
 """
 
 # dag_version_tasks_pkey.
@@ -71,6 +84,9 @@ async def make_runs(
         _MAKE, incarnation, [id_ for id_, _ in ordered], [token for _, token in ordered], now
     )
     if made:
+        filled = {row["run"]: input_ for row in made if (input_ := _filled(row)) is not None}
+        if filled:
+            await session.execute(_FILL, list(filled), list(filled.values()))
         await session.execute(
             _TASKS,
             [row["run"] for row in made],
@@ -79,3 +95,19 @@ async def make_runs(
             [row["version"] for row in made],
         )
     return [row["run"] for row in made]
+
+
+def _filled(row: asyncpg.Record) -> bytes | None:
+    """The run's input with its DAG's defaults, where they add to it.
+
+    Who asked for the run by hand was told what is wrong with its input. What an event, a record or
+    a schedule brought is taken as it is: a task that refers to what is not there says so.
+    """
+    if row["takes"] is None:
+        return None
+    given = None if row["input"] is None else msgspec.json.decode(row["input"])
+    try:
+        filled = check_input(msgspec.json.decode(row["takes"]), given)
+    except InvalidError:
+        return None
+    return None if filled == given else msgspec.json.encode(filled)

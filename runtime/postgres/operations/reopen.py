@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from protocols.dags import is_hidden
 from protocols.durations import shown
 from protocols.errors import ConflictError
 from protocols.views import Discarded, Reopened
@@ -30,7 +31,7 @@ SELECT h.id, h.scheduled_for, h.created_at, h.job_key, h.version, h.origin, h.ru
 FROM execution_history h
 JOIN jobs j ON j.job_key = h.job_key AND j.deleted_at IS NULL
 WHERE h.tenant = $1 AND h.id = ANY($2::bigint[]) AND h.state IN {guard("scheduled")}
-    AND h.instants = 1
+    AND h.instants = 1 AND NOT j.hidden
 ORDER BY h.id
 FOR UPDATE OF h FOR KEY SHARE OF j
 """
@@ -51,10 +52,12 @@ ORDER BY h.id
 LIMIT $5
 """
 _ANY_DEAD: Final = _DEAD.format(of_which="")
-# Of a job that is gone nothing can run again: a chunk of those would end the asking for more.
+# Of a job that is gone nothing can run again: a chunk of those would end the asking for more. A
+# task of a DAG is run again by its run, which counts it: the run is a dead letter of its own.
 # Index: jobs_pkey.
 _DEAD_OF_LIVING: Final = _DEAD.format(
-    of_which="AND EXISTS (SELECT FROM jobs j WHERE j.job_key = h.job_key AND j.deleted_at IS NULL)"
+    of_which="AND EXISTS (SELECT FROM jobs j "
+    "WHERE j.job_key = h.job_key AND j.deleted_at IS NULL AND NOT j.hidden)"
 )
 _DISCARD: Final = """
 UPDATE execution_history SET discarded_at = $3
@@ -68,7 +71,8 @@ async def take_back(
 ) -> list[Entry]:
     """Take these out of history, to be entered in the same transaction; those that cannot stay.
 
-    What belongs to a deleted job stays, and what stands for a run of skipped instants.
+    What belongs to a deleted job stays, what stands for a run of skipped instants, and what is a
+    task of a DAG's run.
     """
     rows = await conn.fetch(_LOCK, tenant, ids)
     if rows:
@@ -132,6 +136,8 @@ def _why_not(found: asyncpg.Record, execution: str) -> str:
         return f"{name} succeeded: trigger its job to run it once more"
     if found["state"] in ("blocked", "scheduled", "running"):
         return f"{name} is {found['state']}: only one that is over can be retried"
+    if is_hidden(found["job_id"]):
+        return f"{name} is a task of a DAG's run: `runtime dags retry` runs it again"
     if found["instants"] != 1:
         return f"{name} stands for {found['instants']} skipped instants: backfill those you want"
     return f"{name} is of a job that was deleted: apply the job again, and trigger it"
