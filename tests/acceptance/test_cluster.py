@@ -140,11 +140,13 @@ async def test_a_name_is_held_until_its_node_has_ended(ground, servers):
 async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(ground, servers):
     async with cluster(ground, servers) as house:
         house.up("a")
+        gate = ground / "gate"
+        waits = f"while [ ! -e {gate} ]; do sleep 0.05; done"
         house.apply(
             house.nodes["a"],
             "jobs:\n"
-            "  - {job_id: again, command: 'sleep 2'}\n"
-            "  - {job_id: once, command: 'sleep 2', guarantee: at_most_once}\n",
+            f"  - {{job_id: again, command: '{waits}'}}\n"
+            f"  - {{job_id: once, command: '{waits}', guarantee: at_most_once}}\n",
         )
         for job in ("again", "once"):
             house.nodes["a"].run("trigger", job, RUNTIME_TOKEN=TOKEN).ok()
@@ -155,6 +157,7 @@ async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(grou
         await until(house, running, "both run on a")
         house.up("b")
         house.nodes["a"].kill()
+        gate.touch()
 
         async def ended() -> bool:
             return await house.value("SELECT count(*) FROM execution_history") == 2

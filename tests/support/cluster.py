@@ -80,7 +80,8 @@ class ClusterHouse:
 
     async def value(self, query: str, *arguments: Any) -> Any:
         """One value of the books."""
-        return (await self.rows(query, *arguments))[0][0]
+        rows = await self.rows(query, *arguments)
+        return rows[0][0] if rows else None
 
     async def leaders(self) -> dict[int, str]:
         """Who leads what, by the beats of those that live."""
