@@ -251,7 +251,7 @@ class Life:
             self.end("declared dead")
 
     def _failed(self, path: str, error: BaseException) -> None:
-        if isinstance(error, Chaos | asyncio.CancelledError):
+        if isinstance(error, Chaos | asyncio.CancelledError | TimeoutError):
             return  # the script's doing; or its grace was over
         told = "".join(traceback.format_exception(error))
         self.world.ledger.law(False, f"{self.name}{path} failed: {told}")

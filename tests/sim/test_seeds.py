@@ -48,4 +48,4 @@ def test_the_seeds_do_their_harm():
 
 def answers(world: World):
     """What statements were asked with, and answered by."""
-    return [d for _, _, what, d in world.trace if what == "fire"]
+    return [d for _, _, what, d in world.trace if what in ("fire", "due")]

@@ -12,7 +12,7 @@ from runtime.life import Life
 def a_life(told: list[object]) -> Life:
     clock = DatabaseClock()
     life = Life(
-        settings=SimpleNamespace(pools={}),
+        settings=SimpleNamespace(pools={}, lease_ttl_s=5.0),
         store=SimpleNamespace(locks=None),
         clock=clock,
         health=Health(clock),

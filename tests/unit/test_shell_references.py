@@ -85,7 +85,8 @@ def test_no_value_is_ever_run_by_a_real_shell(tmp_path_factory, before, after):
         text, expressions = for_shell(command)
     except ExpressionError:
         return
-    assert expressions == ("item",)
+    if "${{" not in "".join(before):
+        assert expressions == ("item",)
     value = "a[$(touch mark)] `touch mark` $(touch mark) '; touch mark; \" ; touch mark #\n"
     value += "touch mark\n"
     subprocess.run(
