@@ -16,6 +16,7 @@ from runtime.postgres.pool import NODE_ROLE, Pool
 _SILENT_S = 0.001
 _CLAIMED_MAX = 200
 _POOL = "default"
+_ANSWER_S = 10.0
 
 
 class Ghost:
@@ -60,4 +61,4 @@ class Ghost:
             await self._pool.close()
 
     async def _now(self) -> datetime:
-        return await nodes.sample_clock(self._pool)
+        return await nodes.sample_clock(self._pool, within_s=_ANSWER_S)
