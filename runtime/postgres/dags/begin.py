@@ -55,7 +55,7 @@ FROM made m ORDER BY m.run
 """
 _FILL: Final = """
 UPDATE dag_runs r SET input = f.input
-FROM unnest($1::bigint[], $2::bytea[]) AS f(run, input) WHERE r.run = f.run
+FROM unnest($1::bigint[], $2::bytea[]) AS f(run, input) WHERE r.run = ANY(ARRAY[f.run])
 """
 
 # dag_version_tasks_pkey.
