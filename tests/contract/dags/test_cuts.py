@@ -54,7 +54,9 @@ class CutSession:
 class CutPool(Pool):
     """A pool whose process may be killed at any statement; what was committed stays."""
 
-    fuse = Fuse()
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.fuse = Fuse()
 
     async def fetch(self, query, *args, within_s=None):
         self.fuse.burn()
