@@ -3,6 +3,7 @@
 scripts/load drain --jobs 100000            enqueue N no-op jobs, then drain them
 scripts/load second --jobs 1000 --for 60    N jobs on every second
 scripts/load idle --jobs 1000000            N jobs in the table, a hundred due
+scripts/load dag --tasks 10000              a DAG of N tasks beside small ones
 """
 
 import argparse
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from runtime.logs import configure_logs
 from scripts.bench.report import facts
-from scripts.loading import drain, idle, second
+from scripts.loading import dag, drain, idle, second
 
 Load = Callable[[argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]
 
@@ -31,7 +32,7 @@ def main() -> int:
     )
     loads = parser.add_subparsers(dest="load", required=True)
     table: dict[str, Load] = {}
-    for name, module in (("drain", drain), ("second", second), ("idle", idle)):
+    for name, module in (("drain", drain), ("second", second), ("idle", idle), ("dag", dag)):
         one = loads.add_parser(name, help=module.__doc__)
         module.arguments(one)
         one.add_argument("--json", action="store_true", help="print one JSON document on stdout")
