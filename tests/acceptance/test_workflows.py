@@ -1,24 +1,16 @@
 """Real workflows, as their traces have them: each child after its parents, each task once."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import ROOT
 from tests.support.folders import walkable_folder
-from tests.support.node import NodeProcess, environment
+from tests.support.node import NodeProcess
+from tests.support.workflows import MOST_TASKS, converted, needs_traces, traces
 
-pytestmark = pytest.mark.postgres
-
-TRACES = ROOT.parent / "shared" / "data" / "workflows"
-MOST_TASKS = int(os.environ.get("TICKWRIGHT_TEST_WORKFLOW_TASKS", "120"))
-"""Of larger traces only the check is run here; all of them by hand."""
+pytestmark = [pytest.mark.postgres, needs_traces]
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +19,6 @@ def node() -> Iterator[NodeProcess]:
         yield running
 
 
-def traces() -> list[Path]:
-    return sorted(TRACES.glob("*.json"))
-
-
-def converted(trace: Path, folder: Path) -> Path:
-    """The job file that the script makes of a trace."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "import-workflow", trace],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-    )
-    file = folder / f"{trace.stem}.yaml"
-    file.write_text(done.stdout)
-    return file
-
-
-@pytest.mark.skipif(not TRACES.is_dir(), reason="the real traces are not beside the project")
 @pytest.mark.parametrize("trace", traces(), ids=lambda trace: trace.stem)
 def test_a_real_workflow_runs_each_task_once_and_after_its_parents(trace, node, tmp_path):
     file = converted(trace, tmp_path)

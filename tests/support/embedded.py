@@ -59,11 +59,11 @@ async def ask(settings: ConnectionSettings, question: str, *values: object) -> o
         await session.close()
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str, within_s: float = WAIT_S) -> None:
     """Wait for a condition of another process, which can tell nobody of it."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {WAIT_S:.0f} s in vain until {what}"
+        assert time.monotonic() < deadline, f"waited {within_s:.0f} s in vain until {what}"
         time.sleep(0.01)
 
 
