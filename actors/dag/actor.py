@@ -72,7 +72,8 @@ class DagActor(Actor):
         self._ceased = False
         self._stopping = False
         self._adopted = False
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, None] = {}
+        """In the order they were asked for: a set of names has another in each process."""
         self._busy: set[str] = set()
         self._alarm: Timer | None = None
         self._steps: dict[str, Callable[[Context], Awaitable[_Stepped]]] = {
@@ -110,7 +111,7 @@ class DagActor(Actor):
             case _Stepped(what=what, more=more, next_at=next_at):
                 self._busy.discard(what)
                 if more:
-                    self._wanted.add(what)
+                    self._wanted[what] = None
                 if what == "wake":
                     self._arm(ctx, next_at)
                 self._want(ctx)
@@ -137,9 +138,9 @@ class DagActor(Actor):
         """Have these steps taken, one of a kind at a time."""
         if self._stopping:
             return
-        self._wanted.update(steps)
+        self._wanted.update(dict.fromkeys(steps))
         for what in [w for w in self._wanted if w not in self._busy]:
-            self._wanted.discard(what)
+            del self._wanted[what]
             self._busy.add(what)
             ctx.pipe(partial(self._steps[what], ctx), on_error=partial(_Failed, what))
 

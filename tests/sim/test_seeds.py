@@ -1,13 +1,18 @@
 """Whatever a seed lets go wrong, every law holds, and the same seed does it again."""
 
+import os
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from protocols.errors import FencedError
 from tests.sim.run import check_seed, run_seed
 from tests.sim.world import World
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_law_holds(
@@ -25,6 +30,25 @@ def test_a_seed_repeats_itself(seed: int):
     first, again = run_seed(seed), run_seed(seed)
     assert len(first.trace) > 100
     assert first.told() == again.told()
+
+
+def test_a_seed_is_the_same_run_in_every_process():
+    """Each process has its own hashes of strings: nothing may follow the order of a set of them."""
+    told = "from tests.sim.run import run_seed; print(run_seed(7).told())"
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", told],
+            cwd=ROOT,
+            env={"PATH": os.defpath, "PYTHONHASHSEED": hashes},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hashes in ("1", "2")
+    ]
+    assert len(runs[0]) > 1000
+    assert runs[0] == runs[1]
 
 
 def test_the_seeds_do_their_harm():
