@@ -10,6 +10,10 @@ from runtime.kernel.testkit import Parcel
 
 Kind = Literal["crash", "pause", "restart", "kill", "outage", "cut", "trigger", "cancel"]
 AS_IT_IS = (0.0,)
+SLOW_S = 3.0
+"""The longest that a slow line takes, each way."""
+SLOWEST_S = 2 * SLOW_S + 0.01
+"""After so long a statement has its answer, however it went."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -81,8 +85,8 @@ class Faults:
         if self.healed:
             return Way(out_s, back_s)
         if dice.random() < self.slow:
-            out_s += dice.choice((0.0, 0.5, 3.0)) * dice.random()
-            back_s += dice.choice((0.0, 0.5, 3.0)) * dice.random()
+            out_s += dice.choice((0.0, 0.5, SLOW_S)) * dice.random()
+            back_s += dice.choice((0.0, 0.5, SLOW_S)) * dice.random()
         if dice.random() >= self.loss:
             return Way(out_s, back_s)
         lost = dice.choice(("before", "after", "early"))

@@ -5,9 +5,11 @@ A simulation that stays green without a guard would prove nothing about it.
 
 import pytest
 
+from actors.dispatcher.actor import DispatcherActor
 from actors.timer import near
 from actors.timer.schedule import CompiledSchedule
 from tests.sim.model_store import ModelStore
+from tests.sim.node import LATE_END
 from tests.sim.run import run_seed
 
 SEEDS_MOST = 150
@@ -76,6 +78,16 @@ def test_without_grace_what_is_late_is_missed(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(near, "plan_due", hasty)
     assert "late, and is missed" in first_broken()
+
+
+def test_an_actor_whose_end_is_never_over_is_seen(monkeypatch: pytest.MonkeyPatch):
+    """Though an end that a pause or a slow line holds up is the script's doing."""
+
+    async def forever(_, ctx):
+        await ctx.sleep(1e6)
+
+    monkeypatch.setattr(DispatcherActor, "on_stop", forever)
+    assert LATE_END in first_broken()
 
 
 def test_the_unique_instant_holds_where_the_proof_of_the_cursor_does_not():

@@ -33,6 +33,7 @@ class World:
         self.nodes: dict[str, SimNode] = {}
         self.trace: list[tuple[float, str, str, Any]] = []
         self._outages: list[tuple[str | None, float]] = []
+        self._healed_at: float | None = None
 
     def dice(self, purpose: str) -> random.Random:
         """Randomness of its own, repeatable under the seed."""
@@ -62,7 +63,13 @@ class World:
     def heal(self) -> None:
         """End all that is wrong; what is on its way comes as it was sent."""
         self.faults.healed = True
+        self._healed_at = self.clock.monotonic()
         self._outages.clear()
+
+    @property
+    def healed_for_s(self) -> float:
+        """How long nothing has gone wrong any more; 0 until then."""
+        return 0.0 if self._healed_at is None else self.clock.monotonic() - self._healed_at
 
     def run(self, who: str, name: str, args: tuple, kwargs: dict) -> tuple[Any, Exception | None]:
         """Run one statement, whole, now; its answer, or what it raised."""
