@@ -170,7 +170,8 @@ async def finish_roots(
 ) -> tuple[Sequence[int], Sequence[int]]:
     """As `DagStore.finish_runs`.
 
-    Under the runs' locks: one that a retry has opened again meanwhile is left alone.
+    Under the runs' locks: one that a retry has opened again meanwhile is left alone, and so is one
+    whose own execution was run again, until `begin` has made a retry of that.
     """
     tokens = dict(roots)
 
@@ -178,7 +179,7 @@ async def finish_roots(
         runs = await lock_runs(session, tokens)
         ends = []
         for run in runs.values():
-            if run.state not in FINAL_RUN:
+            if run.state not in FINAL_RUN or (run.root_now or 0) > run.root_run:
                 continue
             failed = run.state == "failed"
             ends.append(

@@ -213,7 +213,7 @@ async def send_signal(
 
 async def _run(conn: Connection, tenant: str, run: str) -> RunRow:
     found = await find_execution(conn, tenant, run)
-    rows = await lock_runs(conn, [found["id"]])
+    rows = await lock_runs(conn, [found["id"]], roots_anew=True)
     if found["id"] not in rows:
         raise ConflictError(f"{shown(run)} is no run of a DAG, or has not begun")
     return rows[found["id"]]

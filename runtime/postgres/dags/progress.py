@@ -154,7 +154,7 @@ class Turn:
             if task.state == "blocked" and shape.tasks[task.number].role == "task":
                 self._decide(task)
             elif task.state == "running" and spec.map is not None:
-                self._refill.setdefault(task.key, -1)
+                self._refill[task.key] = -1
         for task in list(self.rows.values()):
             wait = self.shape(task).spec.wait if task.run == run else None
             if wait is not None and task.state == "waiting" and wait.signal in signals:
@@ -181,10 +181,15 @@ class Turn:
             if task.wake_at > self.now or task.execution is not None:
                 continue
             wait = self.shape(task).spec.wait
-            if wait is not None and wait.signal is not None:
-                self.finish(task, "failed", rules.TIMEOUT)
-            else:
+            if wait is None or wait.signal is None:
                 self.finish(task, "succeeded")
+                continue
+            sent = await self._starter.signals(task.run)
+            if wait.signal in sent:  # it came in time, and nobody has looked since
+                task.result = sent[wait.signal]
+                self.finish(task, "succeeded")
+            else:
+                self.finish(task, "failed", rules.TIMEOUT)
 
     # --- what follows -------------------------------------------------------------------------
 

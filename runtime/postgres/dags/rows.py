@@ -73,6 +73,15 @@ LEFT JOIN LATERAL (
 ) AS e ON true
 """
 
+# executions_pkey.
+_ROOTS: Final = """
+SELECT e.id, e.created_at, e.run
+FROM unnest($1::bigint[]) AS u(run)
+CROSS JOIN LATERAL (
+    SELECT x.id, x.created_at, x.run FROM executions x WHERE x.id = u.run LIMIT 1
+) AS e
+"""
+
 _TASK_COLUMNS: Final = (
     "k.run, k.number, k.item, k.state, k.reason, k.cause, k.pending, k.succeeded, k.failed, "
     "k.skipped, k.execution, k.executions, k.wake_at, k.started_at, k.finished_at, k.marked_by"
@@ -159,10 +168,28 @@ ON CONFLICT (execution) DO NOTHING
 """
 
 
-async def lock_runs(session: Session, runs: Iterable[int]) -> dict[int, RunRow]:
-    """Lock these runs, in order, and read them; those that are gone are not among the answer."""
+async def lock_runs(
+    session: Session, runs: Iterable[int], *, roots_anew: bool = False
+) -> dict[int, RunRow]:
+    """Lock these runs, in order, and read them; those that are gone are not among the answer.
+
+    What is said of a root may be of before the lock, for which another was waited. `roots_anew`:
+    the caller decides by it. An open run without one is asked for again in any case.
+    """
     rows = await session.fetch(_LOCK, sorted(set(runs)))
-    return {row["run"]: RunRow(**dict(row)) for row in rows}
+    found = {row["run"]: RunRow(**dict(row)) for row in rows}
+    doubtful = [
+        run.run
+        for run in found.values()
+        if roots_anew or (run.born_at is None and run.finished_at is None)
+    ]
+    if doubtful:
+        roots = {row["id"]: row for row in await session.fetch(_ROOTS, doubtful)}
+        for key in doubtful:
+            root = roots.get(key)
+            found[key].born_at = None if root is None else root["created_at"]
+            found[key].root_now = None if root is None else root["run"]
+    return found
 
 
 async def read_tasks(session: Session, keys: Iterable[Key]) -> list[TaskRow]:

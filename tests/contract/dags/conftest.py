@@ -69,12 +69,18 @@ class DagHouse:
         return answer.id
 
     async def take_roots(self) -> None:
+        await self.begin_roots(await self.claim_roots())
+
+    async def claim_roots(self) -> dict[int, int]:
+        """Claim the roots that are due; the fencing token of each."""
         claimed = await self.store.claim(
             POOL, self.node, [Budget(Lane("default", 2), 100)], now=self.now, level=1
         )
-        roots = [(row.id, row.fencing_token) for row in claimed]
+        return {row.id: row.fencing_token for row in claimed}
+
+    async def begin_roots(self, roots: dict[int, int]) -> None:
         self.roots.update(roots)
-        await self.store.begin_runs(self.node, roots, now=self.now)
+        await self.store.begin_runs(self.node, list(roots.items()), now=self.now)
 
     async def claim(self) -> list[str]:
         """Claim all tasks that are ready; their ids, as `task` or `task[item]`."""
@@ -92,6 +98,10 @@ class DagHouse:
             if (name := row.job_id.partition("/")[2]) in states
         ]
         await self.finish([ended(row, state) for row, state in rows])
+
+    async def finish_rows(self, rows: list[Claimed]) -> None:
+        """End these as successes."""
+        await self.finish([ended(row) for row in rows])
 
     async def finish(self, finishes: list[Finish]) -> None:
         for finish in finishes:
@@ -175,18 +185,22 @@ class DagHouse:
             await self.owner.fetchval("SELECT execution_id FROM all_executions WHERE id = $1", run)
         )
 
-    async def do(self, work, **fields):
-        """What a person asks for, by the API's role."""
+    async def ask(self, work, **fields):
+        """What a person asks for, by the API's role; nobody looks at it yet."""
         async with Pool(self.house.settings.arguments(), name="api", size=1, role=API_ROLE) as pool:
-            answer = await transact(
+            return await transact(
                 pool, "default", lambda conn: work(conn, tenant="default", **fields)
             )
+
+    async def do(self, work, **fields):
+        """The same, and what follows from it."""
+        answer = await self.ask(work, **fields)
         await self.take_roots()
         await self.advance()
         return answer
 
     async def steer(self, work, run: int, **fields):
-        """The same, of one run."""
+        """As `do`, of one run."""
         return await self.do(work, run=await self.name(run), now=self.now, **fields)
 
     async def run_all(
