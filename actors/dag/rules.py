@@ -8,7 +8,7 @@ so at once; a skip is waited out, so that what the child becomes does not hang o
 | trigger | starts | is skipped |
 |---|---|---|
 | all_succeeded | all parents succeeded | one failed: at once; one skipped: when all are over |
-| all_done, always | all are over | never; `always` outlives `fail_fast`, too |
+| all_done, always | all are over | never; nor does `fail_fast` stop an `always` |
 | one_succeeded | one succeeded: at once | all are over, and none did |
 | one_failed | one failed: at once | all are over, and none did |
 | none_failed | all are over, none failed | one failed: at once |
@@ -200,7 +200,7 @@ def outcome_of(run: Run) -> RunState:
     """How a run ends whose tasks are all over."""
     if run.cancelling:
         return "cancelled"
-    return "failed" if run.failed or run.reason == TIMEOUT else "succeeded"
+    return "failed" if run.failed or run.reason in (TIMEOUT, FAIL_FAST) else "succeeded"
 
 
 def to_reset(
@@ -232,17 +232,31 @@ def to_reset(
     return found | set(shape.handlers)
 
 
-def behind_mark(shape: Shape, tasks: Sequence[Task], number: int) -> set[int]:
-    """The tasks to decide anew once this one was marked: what it held up, or had skipped."""
+def has_stopped(shape: Shape, tasks: Sequence[Task]) -> bool:
+    """Whether a stop of the run is why one of its tasks has not run to its end."""
+    return any(
+        task.state in ("skipped", "cancelled") and task.reason in STOPS
+        for task in tasks
+        if shape.tasks[task.number].role == "task"
+    )
+
+
+def behind_mark(
+    shape: Shape, tasks: Sequence[Task], number: int, *, stopped: bool = False
+) -> set[int]:
+    """The tasks to decide anew once this one was marked: what it held up, or had skipped.
+
+    `stopped`: the run is being stopped, so that what was skipped stays skipped.
+    """
     found: set[int] = set()
     left = [number]
     while left:
         for child in shape.tasks[left.pop()].children:
             task = tasks[child]
-            undone = task.state == "skipped" and task.reason in (
-                UPSTREAM_FAILED,
-                UPSTREAM_SKIPPED,
-                UNTRIGGERED,
+            undone = (
+                not stopped
+                and task.state == "skipped"
+                and task.reason in (UPSTREAM_FAILED, UPSTREAM_SKIPPED, UNTRIGGERED)
             )
             if child not in found and (undone or task.state == "blocked"):
                 found.add(child)

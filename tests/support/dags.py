@@ -100,6 +100,14 @@ async def define(
     return key
 
 
+async def define_job(owner: asyncpg.Pool | asyncpg.Connection, job_id: str) -> int:
+    """Store version 1 of a job that is no DAG; returns its key."""
+    key = await _job(owner, job_id)
+    spec = JobSpec(job_id=job_id, task=CommandTask(shell="true"), overlap="allow")
+    await _version(owner, key, msgspec.to_builtins(spec))
+    return key
+
+
 async def _job(owner, job_id: str) -> int:
     return await owner.fetchval(
         "INSERT INTO jobs (tenant, job_id, source, version, shard, created_at, updated_at) "

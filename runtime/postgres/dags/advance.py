@@ -211,6 +211,8 @@ async def _error(session: Session, run: int, reason: str | None) -> str:
     names = [row["task_id"] for row in rows[:_NAMES_MAX]]
     more = ", and others" if len(rows) > _NAMES_MAX else ""
     parts = ["the run took longer than its timeout"] if reason == "timeout" else []
+    if reason == "fail_fast" and not names:
+        parts.append("fail_fast stopped it")
     if names:
         parts.append(f"failed: {', '.join(names)}{more}")
     return "; ".join(parts)

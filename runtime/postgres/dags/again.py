@@ -75,17 +75,17 @@ def _has_items(shape: Shape, tasks: Sequence[TaskRow], chosen: set[int], number:
 async def decide_anew(
     session: Session, run: RunRow, shape: Shape, tasks: Sequence[TaskRow], chosen: Iterable[int]
 ) -> None:
-    """Put these tasks back in hand, and forget the signals that they were sent."""
+    """Put these tasks back in hand, and forget the signals that those had which have begun."""
     numbers = sorted(chosen)
     rules.reset(shape, tasks, numbers)
     names = []
     for number in numbers:
         task, wait = tasks[number], shape.tasks[number].spec.wait
+        if wait is not None and wait.signal is not None and task.started_at is not None:
+            names.append(wait.signal)
         task.execution = task.result = task.marked_by = None
         task.wake_at = task.started_at = task.finished_at = None
         task.dirty = True
-        if wait is not None and wait.signal is not None:
-            names.append(wait.signal)
     if names:
         await session.execute(_FORGET_SIGNALS, run.run, names)
 

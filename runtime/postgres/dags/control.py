@@ -111,9 +111,12 @@ async def retry_tasks(
 
     Raises:
         NotFoundError: there is no such run, or task.
-        ConflictError: a task is not over, none has failed, or the run succeeded as a whole.
+        ConflictError: a task is not over, none has failed, or the run succeeded as a whole, or is
+            being stopped, or at its handlers.
     """
     record, shape, rows = await _whole(conn, tenant, run)
+    if _stopped(record) or (record.finished_at is None and record.handlers == "running"):
+        raise ConflictError(f"the run {shown(run)} is coming to its end: wait until it is over")
     own = own_rows(rows)
     targets: list[int] | Literal["failed"] = "failed"
     if tasks != "failed":
@@ -152,6 +155,9 @@ async def mark_task(
 ) -> Controlled:
     """Set what became of a task by hand; what was skipped because of it is decided anew.
 
+    A run that is being stopped begins nothing by it; one that was stays as it ended, until what was
+    stopped in it is retried.
+
     Raises:
         NotFoundError: there is no such run, or task.
         ConflictError: the task is under way, or a handler; or the run succeeded as a whole.
@@ -164,7 +170,7 @@ async def mark_task(
     if row.state in ("scheduled", "running") or (row.state == "waiting" and row.execution):
         raise ConflictError(f"{task} is under way: cancel its execution first")
     await _reopen(conn, record, tenant=tenant, now=now)
-    behind = rules.behind_mark(shape, own, number)
+    behind = rules.behind_mark(shape, own, number, stopped=_stopped(record))
     over = record.finished_at is not None
     row.end(state, rules.MARKED)
     row.marked_by, row.finished_at, row.wake_at, row.dirty = who, now, None, True
@@ -173,9 +179,10 @@ async def mark_task(
     await decide_anew(conn, record, shape, own, again)
     stop, cancelling, handlers = record.reason, record.cancelling, record.handlers
     await go_on(conn, record, shape, own, now=now)
-    if not over:  # it is stopped, or at its handlers, as much as it was
-        record.reason, record.cancelling, record.handlers = stop, cancelling, handlers
-        await write_runs(conn, [record])
+    if not over or rules.has_stopped(shape, own):
+        record.reason, record.cancelling = stop, cancelling
+    if not over:
+        record.handlers = handlers
     changed = [row, *(own[n] for n in sorted(behind))]
     return await _leave(conn, record, changed, shape=shape, now=now)
 
@@ -224,6 +231,11 @@ async def _open_run(conn: Connection, tenant: str, run: str) -> RunRow:
     if record.finished_at is not None:
         raise ConflictError(f"the run {shown(run)} is over: it {_became(record)}")
     return record
+
+
+def _stopped(record: RunRow) -> bool:
+    """Whether it goes on, and begins nothing more."""
+    return record.finished_at is None and (record.cancelling or record.reason in rules.STOPS)
 
 
 def _became(record: RunRow) -> str:

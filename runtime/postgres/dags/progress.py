@@ -168,7 +168,6 @@ class Turn:
         if record is None or record.finished_at is not None or record.cancelling:
             return
         if record.handlers == "none":
-            record.state = "running"  # a pause does not keep its handlers
             await self._stop(record, "timeout")
 
     async def wake(self, keys: Sequence[Key]) -> None:
@@ -319,17 +318,21 @@ class Turn:
         """Begin nothing more of a run: skip what has not begun, cancel what runs."""
         late = run.handlers == "running"
         run.reason = stop
+        if stop != "fail_fast" and run.state == "paused":
+            run.state = "running"  # a pause does not keep its handlers
         self._touched.add(run.run)
         cause = self._first_failed.get(run.run) if stop == "fail_fast" else None
         for task in await self.load_run(run.run):
             shape = self.shape(task)
             if task.final or (shape.role != "task" and not late):
                 continue
+            if rules.survives(stop, shape.trigger, "task"):
+                continue
             if task.state == "running":
                 self._refill.setdefault(task.key, 0)
             elif task.execution is not None and task.state in ("scheduled", "waiting"):
                 self._cancels.append(task.execution)
-            elif not rules.survives(stop, shape.trigger, "task") or task.state == "waiting":
+            else:
                 self.finish(task, "skipped", stop, cause)
         self.wanted = [w for w in self.wanted if not w.task.final]
 

@@ -67,15 +67,18 @@ WHERE run = $1 AND number = $2 AND item >= 0 AND state IN ('scheduled', 'waiting
 ORDER BY run, number, item
 """
 
-# dag_runs_pkey, as far up as runs lie within runs.
-_DEPTH: Final = """
+# dag_runs_pkey, as far up as runs lie within runs; dags_name.
+_SUB_DAG: Final = """
 WITH RECURSIVE up (run, depth) AS (
     SELECT $1::bigint, 0
     UNION ALL
     SELECT (SELECT r.parent_run FROM dag_runs r WHERE r.run = up.run LIMIT 1), up.depth + 1
     FROM up WHERE up.run IS NOT NULL AND up.depth < 100
 )
-SELECT count(*) - 1 FROM up WHERE run IS NOT NULL
+SELECT (SELECT count(*) - 1 FROM up WHERE run IS NOT NULL) AS depth, (
+    SELECT true FROM dags d WHERE d.tenant = $2 AND d.dag_id = $3
+    ORDER BY d.tenant, d.dag_id LIMIT 1
+) AS known
 """
 
 
@@ -299,14 +302,18 @@ class Starter:
         dag = shape.spec.dag
         assert dag is not None
         session = self._turn.session
-        if await session.fetchval(_DEPTH, run.run) >= DEPTH_MAX:
+        (found,) = await session.fetch(_SUB_DAG, run.run, run.tenant, dag.dag_id)
+        if found["depth"] >= DEPTH_MAX:
             raise values.ValuesError(f"dag: runs lie more than {DEPTH_MAX} deep within each other")
+        missing = values.ValuesError(f"dag: there is no DAG {dag.dag_id!r}")
+        if not found["known"]:  # or a job by now, whose end nobody would tell of
+            raise missing
         request = TriggerRequest(
             tenant=run.tenant, job_id=dag.dag_id, input=values.dag_input(shape.spec, scope)
         )
         (answer,) = await trigger(session, [request], now=self._turn.now)
         if isinstance(answer, NotFoundError | KeyReusedError):
-            raise values.ValuesError(f"dag: there is no DAG {dag.dag_id!r}")
+            raise missing
         task.state, task.reason, task.started_at = "waiting", None, self._turn.now
         task.execution = answer.id
         self.pools.add(POOL)
