@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -20,11 +21,45 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
 WITHIN_S = 60.0
 GRACE_S = 2
+AWAY_S = float(os.environ.get("TICKWRIGHT_TEST_AWAY", "15"))
+"""How long etcd is away where schedules are to be missed; two minutes by hand."""
+MISSED_AFTER_S = 6
+TRIGGERS = 200
 JOBS = """
 jobs:
   - {job_id: often, schedule: "* * * * * *", command: "true", overlap: allow}
   - {job_id: quick, command: "true", overlap: allow}
   - {job_id: long, command: "sleep 5", overlap: allow}
+"""
+MISSING = """
+jobs:
+  - job_id: latest
+    schedule: {cron: "* * * * * *", misfire: {policy: execute_once, grace: 6s}}
+  - job_id: all
+    schedule: {cron: "* * * * * *", misfire: {policy: catch_up, grace: 6s, limit: 500}}
+  - job_id: none
+    schedule: {cron: "* * * * * *", misfire: {policy: skip, grace: 6s}}
+  - {job_id: quick}
+  - {job_id: long, command: "sleep 5"}
+defaults: {command: "true", overlap: allow}
+"""
+LATER = """
+jobs:
+  - {job_id: newcomer, command: "true"}
+"""
+COVERED = """
+WITH rows AS (
+    SELECT job_id, scheduled_for, instants, state || coalesce(': ' || reason, '') AS became
+    FROM execution_history WHERE origin = 0
+    UNION ALL
+    SELECT job_id, scheduled_for, 1, state FROM executions WHERE origin = 0
+)
+SELECT job_id, count(*) FILTER (WHERE became NOT IN
+    ('succeeded', 'running', 'scheduled', 'skipped: misfire')) AS odd,
+    coalesce(sum(instants) FILTER (WHERE became = 'skipped: misfire'), 0) AS missed,
+    sum(instants) AS instants,
+    extract(epoch FROM max(scheduled_for) - min(scheduled_for))::int + 1 AS due
+FROM rows GROUP BY job_id
 """
 INSTANTS = """
 WITH rows AS (
@@ -197,6 +232,51 @@ async def test_without_etcd_or_kafka_work_goes_on(ground, servers, part: str):
         await well(node)
         await fires_on(house, node)
         await nothing_was_lost(house)
+        assert_ends_well(node)
+
+
+async def test_what_is_missed_without_etcd_follows_its_policy_and_all_else_goes_on(ground, servers):
+    async with cluster(ground, servers, shutdown__grace_s=str(GRACE_S)) as house:
+        (node,) = house.up("a")
+        house.apply(node, MISSING)
+        trigger(node, "long")
+
+        async def fired_all() -> bool:
+            return len(await house.rows(COVERED)) == len(("latest", "all", "none"))
+
+        await until(node, fired_all, "each schedule has fired")
+        servers.etcd.kill()
+        try:
+            away = anyio.current_time() + AWAY_S
+            house.apply(node, LATER)
+            trigger(node, "newcomer")
+            asked = {"url": f"{node.url}/api/v1/jobs/quick/trigger", "json": {}}
+            async with httpx.AsyncClient(
+                trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}
+            ) as http:
+                for _ in range(TRIGGERS):
+                    (await http.post(**asked)).raise_for_status()
+            await succeeded(house, node, "newcomer", 1)
+            await succeeded(house, node, "quick", TRIGGERS)
+            await succeeded(house, node, "long", 1)
+            await anyio.sleep_until(away)
+        finally:
+            servers.etcd.restart()
+        await well(node)
+
+        async def recorded() -> bool:
+            rows = {row["job_id"]: row["missed"] for row in await house.rows(COVERED)}
+            return rows["none"] > 0 and rows["latest"] > 0
+
+        await until(node, recorded, "what was missed is recorded")
+        rows = {row["job_id"]: row for row in await house.rows(COVERED)}
+        for row in rows.values():
+            assert row["instants"] == row["due"] >= AWAY_S, dict(row)
+            assert row["odd"] == 0, dict(row)
+        least = AWAY_S - TTL_S - MISSED_AFTER_S
+        assert rows["none"]["missed"] >= least, dict(rows["none"])
+        assert rows["latest"]["missed"] >= least - 1, dict(rows["latest"])
+        assert rows["all"]["missed"] == 0, dict(rows["all"])
         assert_ends_well(node)
 
 
