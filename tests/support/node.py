@@ -103,6 +103,8 @@ class NodeProcess:
         self.log: list[str] = []
         """What it said on stderr, by lines."""
         self.url = ""
+        self.program: Sequence[str] = RUNTIME
+        """What `launch` starts: `runtime`, or something that becomes it."""
 
     def __enter__(self) -> Self:
         try:
@@ -139,7 +141,7 @@ class NodeProcess:
     def launch(self) -> None:
         """Start it, and return at once."""
         self.out, self.log, self.url = [], [], ""
-        command = [*RUNTIME, "start", "--data-dir", str(self.data_dir), "--port", "0"]
+        command = [*self.program, "start", "--data-dir", str(self.data_dir), "--port", "0"]
         for path in self._jobs:
             command += ["--jobs", str(path)]
         self._process = subprocess.Popen(
