@@ -17,7 +17,7 @@ from scripts.faults.report import Report, as_json, show
 from scripts.faults.run import Lanes, Options, run
 from scripts.faults.scenarios import ALL, SCENARIOS
 from scripts.faults.servers import ROOT, ServerError
-from scripts.faults.world import Wanted, interruptible
+from scripts.faults.world import Wanted, find_faketime, interruptible
 
 _PERIODICS = ROOT.parent / "shared" / "data" / "k8s_periodics.json"
 _INTERRUPTED = 130
@@ -79,6 +79,10 @@ def asked(options: argparse.Namespace) -> tuple[Wanted, Lanes, Options]:
         counts=counts,
         stepped=any(fault.kind == "clock" for lane in lanes for fault in lane),
     )
+    if wanted.stepped and find_faketime() is None:
+        raise NodeError(
+            "to step clocks libfaketime is needed (Debian: apt-get install libfaketime)"
+        )
     if options.without:
         title += f" without {options.without}"
     how = Options(title=title, seed=options.seed, lasts_s=lasts_s, quiet=options.quiet)

@@ -248,7 +248,7 @@ class Breaker:
 
     async def _step(self, fault: Fault, outcome: Outcome, node: NodeProcess) -> None:
         outcome.begin_us = now_us()
-        node.step_clock(float(fault.detail))
+        node.step_clock(float(fault.detail.removesuffix("s")))
         try:
             await asyncio.sleep(fault.for_s)
         finally:

@@ -184,7 +184,10 @@ class NodeProcess:
 
     def step_clock(self, by_s: float) -> None:
         """Let its wall clock jump, where it was started under libfaketime."""
-        (self.folder / CLOCK_FILE).write_text(f"{by_s:+.0f}")
+        place = self.folder / CLOCK_FILE
+        new = place.with_suffix(".new")
+        new.write_text(f"{by_s:+.0f}")  # looked at with every look at the clock: never half of it
+        new.replace(place)
 
     def last_words(self) -> str:
         """The end of its log."""

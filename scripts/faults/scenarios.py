@@ -135,6 +135,19 @@ def takeovers(seed: int, shape: Shape, times: int) -> Scenario:
     )
 
 
+def clock_steps(seed: int, shape: Shape, times: int) -> Scenario:
+    """A node's wall clock jumps ahead or back, by seconds or hours, and later jumps back."""
+    del seed
+    by_s = (3, -3, 7200, -7200)
+    return _one_lane(
+        Fault(
+            at_s=5 + n * 2 * _BETWEEN_S, kind="clock", target=str(n % shape.nodes),
+            for_s=_BETWEEN_S, detail=f"{by_s[n % len(by_s)]:+d}s",
+        )
+        for n in range(times)
+    )  # fmt: skip
+
+
 def _one_lane(faults) -> Scenario:  # noqa: ANN001 - faults, in order
     return Scenario(lanes=(tuple(faults),))
 
@@ -156,4 +169,5 @@ SCENARIOS: Final[dict[str, Named]] = {
     "rolling": Named(rolling, 3),
     "kafka-hint": Named(kafka_hint, 1),
     "takeovers": Named(takeovers, 3),
+    "clock-steps": Named(clock_steps, 8),
 }

@@ -1,6 +1,6 @@
 """Nodes killed with -9 before and after statements of a DAG's run: it completes all the same.
 
-`TICKWRIGHT_TEST_CUTS` says at how many places each test cuts (4 where it does not). They are
+`TICKWRIGHT_TEST_CUTS` says at how many places each test cuts (2 where it does not). They are
 spread over all that a run takes, which is counted first.
 """
 
@@ -23,7 +23,7 @@ from tests.support.node import RUNTIME, Done, NodeProcess
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
-CUTS = int(os.environ.get("TICKWRIGHT_TEST_CUTS", "4"))
+CUTS = int(os.environ.get("TICKWRIGHT_TEST_CUTS", "2"))
 SEED = int(os.environ.get("TICKWRIGHT_TEST_SEED", "1"))
 NEVER = 0
 DAGS = """
