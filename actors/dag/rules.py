@@ -13,7 +13,8 @@ so at once; a skip is waited out, so that what the child becomes does not hang o
 | one_failed | one failed: at once | all are over, and none did |
 | none_failed | all are over, none failed | one failed: at once |
 
-Under `on_failure: continue` a failed parent counts as one that succeeded, for `all_succeeded`.
+Under `on_failure: continue` a failed parent counts as one that succeeded, for `all_succeeded`: one
+that is skipped all the same is so for the sake of a parent that was skipped.
 A task without parents starts at once, whatever its trigger.
 """
 
@@ -93,10 +94,19 @@ def counts_as(state: TaskState, reason: str | None) -> Count:
     return "skipped"
 
 
-def hear(child: Task, parent: Task, parent_id: str) -> None:
-    """Count a parent that is over into its child; the first failure is remembered as the cause."""
+def forgives(trigger: TaskTrigger, policy: OnFailure) -> bool:
+    """Whether a failed parent is as good as one that succeeded."""
+    return trigger == "all_succeeded" and policy == "continue"
+
+
+def hear(child: Task, parent: Task, parent_id: str, *, forgiven: bool = False) -> None:
+    """Count a parent that is over into its child; the first failure is remembered as the cause.
+
+    `forgiven`: the child `forgives` failures, so that none is its cause.
+    """
     how = counts_as(parent.state, parent.reason)
-    if how != "succeeded" and (child.cause is None or (how == "failed" and not child.failed)):
+    named = how == "skipped" or (how == "failed" and not forgiven)
+    if named and (child.cause is None or (how == "failed" and not child.failed)):
         child.cause = parent.cause or parent_id
     child.pending -= 1
     if how == "succeeded":
@@ -120,14 +130,15 @@ def decide(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
         return "start"
     if trigger == "one_failed":
         return Skip(UNTRIGGERED)
-    return Skip(UPSTREAM_FAILED if task.failed else UPSTREAM_SKIPPED)
+    failed = task.failed and not forgives(trigger, policy)
+    return Skip(UPSTREAM_FAILED if failed else UPSTREAM_SKIPPED)
 
 
 def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
     """What needs no parent more to be decided."""
     if (trigger == "one_succeeded" and task.succeeded) or (trigger == "one_failed" and task.failed):
         return "start"
-    strict = trigger == "none_failed" or (trigger == "all_succeeded" and policy != "continue")
+    strict = trigger in ("none_failed", "all_succeeded") and not forgives(trigger, policy)
     return Skip(UPSTREAM_FAILED) if strict and task.failed else None
 
 
@@ -273,9 +284,11 @@ def reset(shape: Shape, tasks: Sequence[Task], numbers: Iterable[int]) -> None:
         task.succeeded = task.failed = task.skipped = 0
         task.pending = len(shape.tasks[number].parents)
     for number in chosen:
+        forgiven = forgives(shape.tasks[number].trigger, shape.on_failure)
         for parent in shape.tasks[number].parents:
             if tasks[parent].final:
-                hear(tasks[number], tasks[parent], shape.tasks[parent].task_id)
+                name = shape.tasks[parent].task_id
+                hear(tasks[number], tasks[parent], name, forgiven=forgiven)
 
 
 def recount(run: Run, shape: Shape, tasks: Sequence[Task]) -> None:

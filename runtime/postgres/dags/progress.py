@@ -252,7 +252,10 @@ class Turn:
             for parent, number in pairs:
                 child = self.rows[parent.run, number, -1]
                 if child.state == "blocked":
-                    rules.hear(child, parent, self.shape(parent).task_id)
+                    forgiven = rules.forgives(
+                        self.shape(child).trigger, self.shapes[child.run].on_failure
+                    )
+                    rules.hear(child, parent, self.shape(parent).task_id, forgiven=forgiven)
                     child.dirty = True
                     heard[child.key] = child
             for child in heard.values():

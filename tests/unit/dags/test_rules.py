@@ -70,7 +70,9 @@ class Play:
         rules.note_end(self.run, self.tasks[number], "task")
         for child in self.shape.tasks[number].children:
             if self.tasks[child].state == "blocked":
-                rules.hear(self.tasks[child], self.tasks[number], f"t{number}")
+                trigger = self.shape.tasks[child].trigger
+                forgiven = rules.forgives(trigger, self.shape.on_failure)
+                rules.hear(self.tasks[child], self.tasks[number], f"t{number}", forgiven=forgiven)
                 self.decide(child)
 
     def stop(self) -> None:
@@ -105,7 +107,7 @@ def model(parents, triggers, outcomes, policy) -> list[tuple[str, str | None]]:
                 case "all_succeeded" if failed and policy != "continue":
                     fate = ("skipped", "upstream_failed")
                 case "all_succeeded" if other:
-                    fate = why
+                    fate = ("skipped", "upstream_skipped")
                 case "none_failed" if failed:
                     fate = why
                 case "one_succeeded" if not good:
@@ -144,6 +146,21 @@ def test_states_are_the_models_in_whatever_order_tasks_end(dag, policy, rng):
             cause = play.shape.number_of(task.cause)
             assert play.tasks[cause].state == "failed"
             assert task.number in play.shape.descendants([cause])
+        if task.reason == "upstream_skipped" and set(triggers) == {"all_succeeded"}:
+            assert play.tasks[play.shape.number_of(task.cause)].state == "cancelled"
+
+
+@given(dags(), st.randoms(use_true_random=False))
+def test_under_continue_a_failure_is_as_good_as_a_success_to_those_behind_it(dag, rng):
+    parents, _, outcomes = dag
+    shape = shape_of(parents, ["all_succeeded"] * len(parents), "continue")
+    ends = []
+    for bad in ("failed", "succeeded"):
+        play = Play(shape)
+        play.play([bad if outcome == "failed" else outcome for outcome in outcomes], rng)
+        ends.append([task.state for task in play.tasks])
+    failed, well = ends
+    assert ["succeeded" if state == "failed" else state for state in failed] == well
 
 
 @given(dags(), st.randoms(use_true_random=False))
