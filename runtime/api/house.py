@@ -16,7 +16,7 @@ from runtime.kernel.introspection import ActorInfo, SlowMessage
 from runtime.postgres.operations.audit import list_audit
 from runtime.postgres.operations.cluster import drain_node, reshard
 from runtime.postgres.operations.cursors import cursor_of, number_of
-from runtime.postgres.operations.nodes_view import list_nodes
+from runtime.postgres.operations.nodes_view import list_incarnation, list_nodes
 from runtime.postgres.operations.pause import pause_house, resume_house
 from runtime.postgres.operations.session import Connection
 from runtime.postgres.operations.stats import read_stats
@@ -29,10 +29,17 @@ class HousePaused(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class Nodes(Listing, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which nodes: the newest of each name, or the one of this incarnation."""
+
+    incarnation: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)] | None = None
+
+
 class Draining(msgspec.Struct, frozen=True, kw_only=True):
     """A node that was asked to leave."""
 
     name: str
+    incarnation: int
     state: str = "draining"
 
 
@@ -72,12 +79,16 @@ class ActorView(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple["ActorView", ...]
 
 
-@get("/nodes", opt={"query": Listing})
+@get("/nodes", opt={"query": Nodes})
 async def nodes(asked: Given) -> Response[Page[NodeView]]:
-    """List nodes, the one that started last first."""
-    query = asked.query(Listing)
+    """List nodes, the one that started last first; or one `incarnation`, ended or not."""
+    query = asked.query(Nodes)
     before = number_of(query.cursor)
-    found = [node for node in await asked.do(list_nodes) if node.incarnation < before]
+    if query.incarnation is None:
+        listing = list_nodes
+    else:
+        listing = partial(list_incarnation, incarnation=query.incarnation)
+    found = [node for node in await asked.do(listing) if node.incarnation < before]
     page = tuple(found[: query.limit or len(found)])
     return shown_as(Page(page, cursor_of(page[-1].incarnation) if len(page) < len(found) else None))
 
@@ -88,8 +99,10 @@ async def drain(asked: Given, name: FromPath[str]) -> Response[Draining]:
     body = await asked.empty_body()
 
     async def work(conn: Connection) -> tuple[Draining, tuple[Hint, ...]]:
-        await drain_node(conn, name=name, tenant=asked.tenant, who=asked.who, now=asked.now)
-        return Draining(name=name), ()
+        incarnation = await drain_node(
+            conn, name=name, tenant=asked.tenant, who=asked.who, now=asked.now
+        )
+        return Draining(name=name, incarnation=incarnation), ()
 
     return told(Draining, await asked.once(f"drain {name}", body, work))
 

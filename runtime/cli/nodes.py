@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from protocols.durations import shown
-from runtime.cli.arguments import DefaultGroup, json_option
+from protocols.durations import format_duration, shown
+from runtime.cli.arguments import DefaultGroup, Duration, json_option
 from runtime.cli.client import Client, uses_node
-from runtime.cli.failures import Failed
+from runtime.cli.failures import Failed, Unreachable
 from runtime.cli.show import clean, console, instant, person, print_json, say, table
+from runtime.cli.watching import Patience
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
 _LOOK_S = 0.5
+_WAIT_S = 3600.0
+"""What runs may take so long by default: a job's own timeout, where it names none."""
 
 
 @click.group(cls=DefaultGroup)
@@ -51,19 +54,59 @@ def list_(client: Client, *, as_json: bool) -> None:
 
 @nodes_command.command("drain")
 @click.argument("node")
-@click.option("--wait", is_flag=True, help="Return once it has left.")
+@click.option(
+    "--wait", is_flag=True, help="Return once it has left; exit code 1 if it died instead."
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Duration(),
+    help=f"Wait no longer than this; default {format_duration(_WAIT_S)}.",
+)
 @uses_node
-def drain(client: Client, *, node: str, wait: bool) -> None:
+def drain(client: Client, *, node: str, wait: bool, timeout_s: float | None) -> None:
     """Let a node lead nothing, claim nothing, and end once what it runs has ended.
 
     What it runs is not cut short: SIGTERM to the node itself gives that `shutdown.grace_s`.
     """
-    client.post("nodes", node, "drain")
+    if timeout_s is not None and not wait:
+        raise click.UsageError("--timeout says how long to --wait: give both")
+    asked = client.post("nodes", node, "drain")
     say(f"{node} is draining")
-    while wait and any(one["name"] == node and one["state"] == "draining" for one in _all(client)):
-        time.sleep(_LOOK_S)
     if wait:
+        _see_off(client, node, asked["incarnation"], _WAIT_S if timeout_s is None else timeout_s)
         say(f"{node} has left")
+
+
+def _see_off(client: Client, name: str, incarnation: int, timeout_s: float) -> None:
+    """Wait until a draining node has left; its name may be another's by then.
+
+    Raises:
+        Failed: It was declared dead, or runs something for longer than `timeout_s`.
+        Unreachable: The node that is asked is away for longer than a minute.
+    """
+    until, patience = time.monotonic() + timeout_s, Patience()
+    while True:
+        try:
+            found = client.listed("nodes", limit=0, incarnation=incarnation)
+        except Unreachable as error:
+            patience.spend(error, f"{name} goes on draining; other nodes know how it ended")
+            continue
+        patience.restore()
+        if not found:
+            raise Failed(f"{name} has ended, so long ago that the books do not say how")
+        if found[0]["state"] == "stopped":
+            return
+        if found[0]["state"] != "draining":
+            raise Failed(
+                f"{name} was declared dead before it had left: what it still ran is recorded lost"
+            )
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise Failed(
+                f"{name} has not left within {format_duration(timeout_s)}: it goes on draining"
+            )
+        time.sleep(min(_LOOK_S, left_s))
 
 
 @click.command()
@@ -73,10 +116,6 @@ def reshard_command(client: Client, *, shards: int) -> None:
     """Change `timer.shards`: into how many leaderships jobs are shared out, while nodes run."""
     done = client.post("shards", body={"shards": shards})
     say(f"{done['shards']} leaderships, before {done['had']}: the nodes share them out anew")
-
-
-def _all(client: Client) -> list[dict[str, Any]]:
-    return client.listed("nodes", limit=0)
 
 
 @click.command()

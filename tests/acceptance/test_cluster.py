@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -204,6 +205,38 @@ async def test_a_drained_node_leaves_when_its_work_has_ended(ground, servers):
         assert b.wait() == 0
         assert await house.value("SELECT state FROM nodes WHERE name = 'b'") == "stopped"
         assert await house.value("SELECT count(*) FROM attempts WHERE state = 'lost'") == 0
+
+
+async def test_who_waits_for_a_drain_is_told_whether_it_left_or_died(ground, servers):
+    async with cluster(ground, servers) as house:
+        a, b = house.up("a", "b")
+        drain = ("nodes", "drain", "b", "--wait")
+        assert "b has left" in a.run(*drain, RUNTIME_TOKEN=TOKEN).ok().out
+        assert b.wait() == 0
+
+        (b,) = house.up("b", pools__held__slots="1")
+        gate = ground / "gate"
+        os.mkfifo(gate)
+        house.apply(a, f"jobs:\n  - {{job_id: held, command: 'cat {gate}', pool: held}}\n")
+        a.run("trigger", "held", RUNTIME_TOKEN=TOKEN).ok()
+
+        async def at_b() -> bool:
+            return await house.value("SELECT count(*) FROM executions WHERE state = 'running'") == 1
+
+        await until(house, at_b, "b runs what ends only when it is let")
+        late = a.run(*drain, "--timeout", "0.1s", RUNTIME_TOKEN=TOKEN)
+        assert late.code == 1
+        assert "b has not left within 100ms" in late.err
+
+        async def asked() -> bool:
+            return await house.value("SELECT count(*) FROM audit WHERE action = 'drain'") == 3
+
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(a.run, *drain, RUNTIME_TOKEN=TOKEN)
+            await until(house, asked, "who waits has asked")
+            b.kill()
+        assert waiting.result().code == 1
+        assert "b was declared dead" in waiting.result().err
 
 
 async def test_a_rolling_restart_misses_and_repeats_nothing(ground, servers):

@@ -8,17 +8,22 @@ from runtime.postgres.operations.audit import record
 from runtime.postgres.operations.session import Connection
 
 _DRAIN: Final = "SELECT drain_node($1)"
+_DRAINING: Final = "SELECT incarnation FROM nodes WHERE name = $1 AND state = 'draining'"
 _RESHARD: Final = "SELECT reshard($1)"
 
 
-async def drain_node(conn: Connection, *, name: str, tenant: str, who: str, now: datetime) -> None:
+async def drain_node(conn: Connection, *, name: str, tenant: str, who: str, now: datetime) -> int:
     """Ask a node to lead nothing, claim nothing, and leave once what it runs has ended.
 
-    It reads that with its next beat. Asking twice changes nothing. Raises `NotFoundError`.
+    It reads that with its next beat. Asking twice changes nothing. Returns its incarnation, by
+    which it is found when its name is another's. Raises `NotFoundError`.
     """
-    if not await conn.fetchval(_DRAIN, name):
+    asked = await conn.fetchval(_DRAIN, name)
+    incarnation: int | None = await conn.fetchval(_DRAINING, name) if asked else None
+    if incarnation is None:
         raise NotFoundError(f"no node {name} is up: `runtime nodes` lists them")
     await record(conn, tenant=tenant, who=who, action="drain", target=name, now=now)
+    return incarnation
 
 
 async def reshard(

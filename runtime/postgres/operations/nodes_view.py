@@ -10,7 +10,9 @@ from protocols.views import NodePoolView, NodeView
 from runtime.postgres.operations.session import Connection
 
 # nodes_open for those that live; the others are as many as started within the retention.
-_LIST: Final = """
+_COLUMNS: Final = """name, incarnation, state, url, pid, host, version, started_at, last_beat_at,
+    leads::text AS leads, pools::text AS pools, clock_offset_s"""
+_LIST: Final = f"""
 WITH living AS (
     SELECT * FROM nodes WHERE ended_at IS NULL AND state IN ('up', 'draining')
 ), gone AS (
@@ -18,16 +20,21 @@ WITH living AS (
     WHERE name NOT IN (SELECT name FROM living)
     ORDER BY name, incarnation DESC
 )
-SELECT name, incarnation, state, url, pid, host, version, started_at, last_beat_at,
-    leads::text AS leads, pools::text AS pools, clock_offset_s
+SELECT {_COLUMNS}
 FROM (SELECT * FROM living UNION ALL SELECT * FROM gone) AS n
 ORDER BY incarnation DESC
 """
+_ONE: Final = f"SELECT {_COLUMNS} FROM nodes WHERE incarnation = $1"
 
 
 async def list_nodes(conn: Connection) -> tuple[NodeView, ...]:
     """Nodes, the one that started last first."""
     return tuple(_view(row) for row in await conn.fetch(_LIST))
+
+
+async def list_incarnation(conn: Connection, *, incarnation: int) -> tuple[NodeView, ...]:
+    """The one of that number, also when its name is a later one's; none where it is forgotten."""
+    return tuple(_view(row) for row in await conn.fetch(_ONE, incarnation))
 
 
 def _view(row: asyncpg.Record) -> NodeView:

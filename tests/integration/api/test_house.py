@@ -142,11 +142,22 @@ async def test_a_node_is_asked_to_leave_by_its_name(site):
         " VALUES ('n', 'http://x', 7, 'h', '0.1', '2026-12-01Z', '2026-12-01Z')"
     )
     done = await site.post("nodes/n/drain", status=200)
-    assert done == {"name": "n", "state": "draining"}
+    incarnation = done["incarnation"]
+    assert done == {"name": "n", "incarnation": incarnation, "state": "draining"}
     await site.post("nodes/n/drain", status=200)
     (node,) = (await site.get("nodes"))["items"]
     assert node["state"] == "draining"
     assert (await site.get("audit"))["items"][0]["action"] == "drain"
+    await site.world.rows("UPDATE nodes SET state = 'stopped'")
+    await site.world.rows(
+        "INSERT INTO nodes (name, url, pid, host, version, started_at, last_beat_at)"
+        " VALUES ('n', 'http://x', 8, 'h', '0.1', '2026-12-01Z', '2026-12-01Z')"
+    )
+    (newest,) = (await site.get("nodes"))["items"]
+    assert newest["incarnation"] > incarnation
+    (ended,) = (await site.get(f"nodes?incarnation={incarnation}"))["items"]
+    assert (ended["incarnation"], ended["state"]) == (incarnation, "stopped")
+    assert (await site.get(f"nodes?incarnation={2**63 - 1}"))["items"] == []
 
 
 async def test_a_node_that_is_not_up_cannot_be_drained(site):
