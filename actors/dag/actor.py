@@ -220,8 +220,10 @@ class DagActor(Actor):
             )
         finally:
             self._over.update(root for root, _ in roots[BATCH:])
+        tokens = dict(roots)
         for root in ended:
-            self._held.pop(root, None)
+            if self._held.get(root) == tokens[root]:  # not claimed anew since, for a retry
+                del self._held[root]
         if followers:
             self._hints.send(JobsFinished(tuple(followers)))
         if ended:

@@ -1,0 +1,84 @@
+"""A DagActor whose steps overlap: what one of them learnt late undoes nothing that came since."""
+
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from actors.dag.actor import DagActor
+from protocols.dags import POOL
+from protocols.ports.store import Claimed, Lane
+from protocols.ports.store.claiming import Lanes
+from protocols.ports.store.dags import Advanced
+from tests.sim.model_dags import NoDags
+
+pytestmark = pytest.mark.asyncio
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+class OneRun(NoDags):
+    """The books of one run: its root can be claimed, its run be over, and its end be slow."""
+
+    def __init__(self) -> None:
+        self.due = True
+        self.token = 0
+        self.over = True
+        self.ended: list[tuple[int, int]] = []
+        self.told = anyio.Event()
+
+    async def lanes(self, pool, *, now, level) -> Lanes:
+        assert pool == POOL
+        return Lanes((Lane("default", 2),) if self.due else (), None)
+
+    async def claim(self, pool, incarnation, budgets, *, now, level) -> list[Claimed]:
+        self.due, self.token = False, self.token + 1
+        return [
+            Claimed(
+                id=1,
+                created_at=NOW,
+                tenant="default",
+                job_id="dag",
+                job_key=1,
+                version=1,
+                priority=2,
+                scheduled_for=NOW,
+                attempt=1,
+                failures=0,
+                losses=0,
+                fencing_token=self.token,
+                input=None,
+            )
+        ]
+
+    async def running(self, incarnation, pool) -> list[tuple[int, int]]:
+        return []
+
+    async def cancel_requests(self, incarnation) -> list[tuple[int, int]]:
+        return []
+
+    async def begin_runs(self, incarnation, roots, *, now) -> Advanced:
+        return Advanced()
+
+    async def runs_over(self, runs) -> list[int]:
+        return list(runs) if self.over else []
+
+    async def finish_runs(self, incarnation, roots, *, now):
+        self.ended += roots
+        await self.told.wait()
+        return [root for root, _ in roots], []
+
+
+async def test_a_root_that_is_claimed_again_while_its_end_is_told_is_held(open_house):
+    async with open_house() as house:
+        store = OneRun()
+        house.kit.spawn(lambda: DagActor(store=store, hints=house, incarnation=house.node))
+        await house.kit.advance(0.5)
+        assert store.ended == [(1, 1)]
+        store.due, store.over = True, False  # somebody retries it
+        await house.kit.advance(2.0)
+        assert store.token == 2
+        store.told.set()
+        await house.kit.advance(2.0)
+        store.over = True
+        await house.kit.advance(2.0)
+        assert store.ended == [(1, 1), (1, 2)]
