@@ -82,10 +82,12 @@ async def begin(
     *,
     now: datetime,
 ) -> Advanced:
-    """As `DagStore.begin_runs`."""
+    """As `DagStore.begin_runs`.
+
+    Waited for until it is on disk: who holds the root does not look whether its run is still there.
+    """
 
     async def work(session: Session) -> Turned:
-        await session.execute(_LAZY)
         await make_runs(session, incarnation, roots, now=now)
         turn = Turn(session, shapes, now=now)
         await turn.lock(root for root, _ in roots)

@@ -44,6 +44,20 @@ async def gated(house):
         yield pool
 
 
+class WatchedPool(Pool):
+    """A pool that notes how durable its transactions' commits are."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen = []
+
+    @asynccontextmanager
+    async def transaction(self):
+        async with super().transaction() as session:
+            yield session
+            self.seen.append(await session.fetchval("SHOW synchronous_commit"))
+
+
 async def failed_run(house) -> int:
     """A run that failed, and whose own execution has not been ended yet."""
     await house.define("dag", task("a"), task("b", "a"))
@@ -143,3 +157,19 @@ async def test_a_resumed_run_maps_as_many_as_may_run_though_one_ends_at_the_same
     await house.ask(resume_run, run=name, now=house.now)
     await house.finish_rows([first])
     assert await house.claim() == ["m", "m", "m"]
+
+
+async def test_what_nobody_would_find_lost_is_on_disk_before_it_is_told(house):
+    """A run that a crash of the server took back would be held by a node and begun by none."""
+    await house.define("dag", task("a"))
+    settings = house.house.settings.arguments()
+    async with WatchedPool(settings, name="seen", size=2, role=NODE_ROLE, pinned=True) as pool:
+        house.store = PostgresStore(hot=pool, keeping=pool)
+        await house.begin("dag")
+        assert pool.seen == ["on"]
+        await house.claim()
+        await house.end(a="succeeded")
+        assert set(pool.seen[1:]) == {"off"}  # its ends are still in the books, to be found again
+        pool.seen.clear()
+        await house.store.finish_runs(house.node, list(house.roots.items()), now=house.now)
+        assert pool.seen == ["on"]
