@@ -23,7 +23,10 @@ SHOWN = ("Collecting ", "Installing collected", "Building ", "ERROR", "error:", 
 
 
 def main() -> int:
-    kind = sys.argv[1] if sys.argv[1:] else "run"
+    kind = " ".join(sys.argv[1:]) or "run"
+    if kind not in LOCKS:
+        say(f'"{kind}" cannot be installed: give run (the default) or dev')
+        return 2
     lock = ROOT / LOCKS[kind]
     stamp = HOME / f".installed-{kind}"
     wanted = fingerprint(lock)
