@@ -18,6 +18,8 @@ from scripts.faults.world import World, now_us
 
 _REACT_S: Final = 2.0
 """Beside the TTL: what others may take to see a death and act on it."""
+_UNRENEWED: Final = 0.5
+"""Of the TTL: the least that is left of a lease, renewed every third of it, when a fault begins."""
 _WAYS: Final[dict[str, frozenset[Direction]]] = {
     "both": BOTH,
     "up": frozenset({"up"}),
@@ -112,7 +114,10 @@ class Breaker:
         node = outcome.target if outcome.target in world.nodes else ""
         way = fault.detail.rpartition(":")[2] if fault.detail.startswith("etcd:") else ""
         if node and (fault.kind in {"kill", "pause"} or way in {"both", "up", "refuse"}):
-            world.disturb("silent", fault.name, outcome.begin_us, outcome.end_us, node)
+            # What passes on sooner than a lease can end was resigned before: to one that had joined.
+            silent_us = outcome.begin_us + int(shape.ttl_s * _UNRENEWED * 1e6)
+            if silent_us < outcome.end_us:
+                world.disturb("silent", fault.name, silent_us, outcome.end_us, node)
         if not node:
             world.disturb("outage", fault.name, outcome.begin_us, outcome.end_us)
         elif fault.kind == "hints":
