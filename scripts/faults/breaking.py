@@ -114,7 +114,7 @@ class Breaker:
         node = outcome.target if outcome.target in world.nodes else ""
         way = fault.detail.rpartition(":")[2] if fault.detail.startswith("etcd:") else ""
         if node and (fault.kind in {"kill", "pause"} or way in {"both", "up", "refuse"}):
-            # What passes on sooner than a lease can end was resigned before: to one that had joined.
+            # What passes on sooner than a lease can end was resigned before, to one that joined.
             silent_us = outcome.begin_us + int(shape.ttl_s * _UNRENEWED * 1e6)
             if silent_us < outcome.end_us:
                 world.disturb("silent", fault.name, silent_us, outcome.end_us, node)
