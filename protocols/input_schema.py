@@ -14,12 +14,12 @@ what it costs.
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from difflib import get_close_matches
 from typing import Any, Final
 
 from protocols.durations import shown
 from protocols.errors import InvalidError, Problem
 from protocols.expression_values import STEPS_MAX, ExpressionError, Work, is_number, same
+from protocols.nearest import HINTS_MAX, Nearest
 
 DEPTH_MAX: Final = 16
 PROBLEMS_MAX: Final = 50
@@ -76,13 +76,20 @@ def check_input(schema: Mapping[str, Any] | None, value: Any) -> Any:
     if schema is None:
         return value
     check = _Check()
+    filled = None
     try:
         filled = check.value({"type": "object", **schema}, {} if value is None else value, ())
+    except _Enough:
+        pass  # what is told fills a screen: looking on would cost, and tell nothing
     except ExpressionError:
         raise InvalidError((Problem((), "this input is too large to be checked"),)) from None
     if check.problems:
-        raise InvalidError(tuple(check.problems[:PROBLEMS_MAX]))
+        raise InvalidError(tuple(check.problems))
     return filled
+
+
+class _Enough(Exception):  # noqa: N818 - never leaves this module
+    """As many problems have been found as are told."""
 
 
 class _Check:
@@ -113,8 +120,9 @@ class _Check:
         return value
 
     def _say(self, path: Path, message: str) -> None:
-        if len(self.problems) < PROBLEMS_MAX:
-            self.problems.append(Problem(path, message))
+        self.problems.append(Problem(path, message))
+        if len(self.problems) >= PROBLEMS_MAX:
+            raise _Enough
 
     def _fixed(self, schema: Mapping[str, Any], value: Any, path: Path) -> None:
         if "const" in schema and not same(schema["const"], value, self._work):
@@ -129,8 +137,8 @@ class _Check:
         filled = {}
         for key, item in value.items():
             if key not in known and more is False:
-                near = get_close_matches(key, list(known), n=1)
-                hint = f'; did you mean "{near[0]}"?' if near else ""
+                near = Nearest(known).to(key) if len(self.problems) < HINTS_MAX else None
+                hint = f'; did you mean "{near}"?' if near else ""
                 self._say((*path, key), f"there is no {shown(key)} in this input{hint}")
                 continue
             filled[key] = self.value(known.get(key, more), item, (*path, key))
@@ -191,10 +199,11 @@ def _wrong(schema: Any, path: Path, depth: int) -> list[Problem]:
     if depth > DEPTH_MAX:
         return [Problem(path, f"a schema has at most {DEPTH_MAX} levels")]
     found: list[Problem] = []
+    nearest = Nearest(KEYWORDS)
     for word, value in schema.items():
         if word not in KEYWORDS:
-            near = get_close_matches(str(word), KEYWORDS, n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
+            near = nearest.to(str(word))
+            hint = f'; did you mean "{near}"?' if near else ""
             text = f"there is no keyword {shown(str(word))} in this part of JSON Schema{hint}"
             found.append(Problem((*path, str(word)), text, of_key=True))
         elif (rule := _RULES.get(word)) is not None and not rule[0](value):

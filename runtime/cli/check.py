@@ -45,7 +45,7 @@ def check_command(paths: tuple[Path, ...], known: tuple[str, ...], as_json: bool
     process. Without errors it prints when each job fires next.
     """
     try:
-        files = anyio.run(_checked, paths, frozenset(known))
+        files = _checked(paths, frozenset(known))
     except InvalidFileError as error:
         if as_json:
             print_json({"jobs": [], "errors": [_error(one) for one in error.problems]})
@@ -69,7 +69,7 @@ def check_command(paths: tuple[Path, ...], known: tuple[str, ...], as_json: bool
     return 0
 
 
-async def _checked(paths: tuple[Path, ...], known: frozenset[str]) -> FileSet:
+def _checked(paths: tuple[Path, ...], known: frozenset[str]) -> FileSet:
     """The files, with callables looked up and dependencies followed.
 
     Raises:
@@ -92,13 +92,28 @@ async def _checked(paths: tuple[Path, ...], known: frozenset[str]) -> FileSet:
         problems += [_placed(located, problem) for problem in found]
     if not problems:
         files = msgspec.structs.replace(files, jobs=tuple(ready))
-    try:
-        files = await resolve_files(files, cwd=Path.cwd())
-    except InvalidFileError as error:
-        problems += error.problems
+    answer = _looked_up(files)
+    if isinstance(answer, InvalidFileError):
+        raise InvalidFileError([*problems, *answer.problems])
     if problems:
         raise InvalidFileError(problems)
-    return files
+    return answer
+
+
+def _looked_up(files: FileSet) -> FileSet | InvalidFileError:
+    """The files with their callables looked up, or what is wrong with these."""
+    answers: list[FileSet | InvalidFileError] = []
+
+    async def look_up() -> None:
+        # Nothing is returned: asyncio spells out what its main task has come to (through
+        # signal.getsignal), which takes minutes and gigabytes where that is 10,000 tasks.
+        try:
+            answers.append(await resolve_files(files, cwd=Path.cwd()))
+        except InvalidFileError as error:
+            answers.append(error)
+
+    anyio.run(look_up)
+    return answers[0]
 
 
 def _dependency_problems(specs: list[JobSpec], known: frozenset[str]) -> list[Problem]:

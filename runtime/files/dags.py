@@ -1,6 +1,6 @@
 """Reads one DAG, from a file or from Python: a job whose task is a graph of tasks."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -202,10 +202,12 @@ def _check_references(
 ) -> None:
     """Whether each reference can be worked out; for what is no direct parent, all are looked at."""
     every: Ancestry | None = None
-    body = known.keys() - roles.keys()
+    body = frozenset(known.keys() - roles.keys())
     for task_id, task in known.items():
+        if not task.references:
+            continue
+        ancestors = body if task_id in roles else frozenset(parents[task_id])
         for reference in task.references:
-            ancestors: Container[str] = body if task_id in roles else parents[task_id]
             said = reference_problems(
                 reference, task_id=task_id, mapped=task.mapped, known=names, ancestors=ancestors
             )

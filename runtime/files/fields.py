@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from protocols.durations import DurationError, parse_duration, shown
 from protocols.errors import InvalidError, Problem
+from protocols.nearest import Nearest
 from runtime.files.places import Path
 
 T = TypeVar("T")
@@ -81,11 +82,12 @@ class Fields:
 
     def close(self) -> None:
         """Refuse what nobody took, with the nearest name that is known."""
+        nearest = Nearest(sorted(self._seen))
         for key in self._raw:
             if key in self._seen:
                 continue
-            near = difflib.get_close_matches(str(key), sorted(self._seen), n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
+            near = nearest.to(str(key))
+            hint = f'; did you mean "{near}"?' if near else ""
             message = f"there is no field {shown(str(key))}{hint}"
             self.refuse((str(key),), message, of_key=True)
 

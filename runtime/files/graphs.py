@@ -1,18 +1,14 @@
 """The graph of a DAG's tasks: its order, its cycles spelled out, and what names nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
-from itertools import islice
 from typing import Final
 
 from protocols.durations import shown
+from protocols.nearest import Nearest
 
 CYCLE_SHOWN: Final = 20
 """Of a longer circle the first tasks and the last are told."""
-_HINTS_MAX: Final = 20
-_NEAR_MAX: Final = 2000
-"""Among how many names the nearest is looked for; each look costs a comparison with all."""
 
 
 def in_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
@@ -85,16 +81,13 @@ class Names:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = dict.fromkeys(names)
-        self._hints = _HINTS_MAX
+        self._nearest = Nearest(self._names)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
     def missing(self, name: str) -> str:
         """One sentence for a task that is not there, with the nearest that is."""
-        near: list[str] = []
-        if self._hints > 0:
-            self._hints -= 1
-            near = get_close_matches(name, list(islice(self._names, _NEAR_MAX)), n=1)
-        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        near = self._nearest.to(name)
+        hint = f"; did you mean {shown(near)}?" if near else ""
         return f"there is no task {shown(name)} in this DAG{hint}"

@@ -147,3 +147,14 @@ def test_a_schema_without_problems_checks_anything(schema, value):
         assert error.problems  # noqa: PT017 - either way is right
         return
     assert isinstance(filled, dict)
+
+
+def test_an_input_that_is_all_wrong_is_not_looked_at_for_long():
+    known = {f"property_{n}": {"type": "integer"} for n in range(1000)}
+    schema = {"properties": known, "additionalProperties": False}
+    found = wrong({f"propertyx{n}": n for n in range(10_000)}, schema)
+    assert len(found) == 50
+    assert sum("did you mean" in message for _, message in found) == 20
+    problems = schema_problems({f"typ{n}": 1 for n in range(1000)})
+    assert len(problems) == 1000
+    assert sum("did you mean" in problem.message for problem in problems) == 20

@@ -7,7 +7,6 @@ one version number, so that a run which keeps its version keeps that of every ta
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Final
 
@@ -17,6 +16,7 @@ from protocols.dags import DagTask, dag_of, is_hidden, job_id_of
 from protocols.durations import shown
 from protocols.errors import InvalidError, Problem
 from protocols.jobs import JobSpec
+from protocols.nearest import Nearest
 from runtime.postgres.definitions.dependencies import find_cycle
 from runtime.postgres.definitions.stored import StoredJob, chunks
 from runtime.postgres.definitions.write import Change
@@ -143,12 +143,13 @@ def sub_dags(jobs: Sequence[JobSpec]) -> dict[str, set[str]]:
 def sub_dag_problems(jobs: Sequence[JobSpec], known: AbstractSet[str]) -> list[Problem]:
     """A problem for each sub-DAG that is not known, at the task that names it."""
     places = {spec.job_id: number for number, spec in enumerate(jobs)}
+    nearest = Nearest(sorted(known))
     problems = []
     for number, dag_id, task_id, runs in _named(jobs):
         if runs in known:
             continue
-        near = get_close_matches(runs, sorted(known), n=1)
-        hint = f": did you mean {shown(near[0])}?" if near else ""
+        near = nearest.to(runs)
+        hint = f": did you mean {shown(near)}?" if near else ""
         place = places.get(job_id_of(dag_id, task_id), number)
         problems.append(Problem(("jobs", place, "dag"), f"there is no DAG {shown(runs)}{hint}"))
     return problems

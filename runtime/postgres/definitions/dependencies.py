@@ -1,12 +1,12 @@
 """Whom a job waits for and who triggers it: unknown names and cycles are refused by name."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 
 from protocols.durations import shown
 from protocols.errors import Problem
 from protocols.jobs import JobSpec
+from protocols.nearest import Nearest
 
 
 def unknown_names(
@@ -19,7 +19,7 @@ def unknown_names(
         known: ids that exist, or will when all is applied.
         candidates: ids among which the nearest is looked for.
     """
-    nearby = list(candidates)
+    nearest = Nearest(candidates)
     problems = []
     for number, spec in enumerate(jobs):
         places: list[tuple[tuple[str | int, ...], str]] = [
@@ -27,17 +27,17 @@ def unknown_names(
         ]
         places += [(("on", i, "job"), on.job) for i, on in enumerate(spec.on) if on.job is not None]
         problems += [
-            Problem(("jobs", number, *path), unknown_job(name, nearby))
+            Problem(("jobs", number, *path), unknown_job(name, nearest))
             for path, name in places
             if name not in known
         ]
     return problems
 
 
-def unknown_job(name: str, candidates: Iterable[str]) -> str:
+def unknown_job(name: str, nearest: Nearest) -> str:
     """One sentence for a job id that is neither given nor applied, with the nearest that is."""
-    near = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    hint = f": did you mean {shown(near[0])}?" if near else ""
+    near = nearest.to(name)
+    hint = f": did you mean {shown(near)}?" if near else ""
     return f"there is no job {shown(name)}{hint}"
 
 

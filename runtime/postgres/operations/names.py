@@ -5,6 +5,7 @@ from typing import Final
 import asyncpg
 
 from protocols.errors import NotFoundError
+from protocols.nearest import Nearest
 from runtime.postgres.definitions.dependencies import unknown_job
 from runtime.postgres.definitions.stored import some_ids
 from runtime.postgres.operations.session import Connection
@@ -51,4 +52,4 @@ async def live_job(
 
 async def unknown(conn: Connection, tenant: str, job_id: str) -> NotFoundError:
     """The error to raise for a job that is not there."""
-    return NotFoundError(unknown_job(job_id, await some_ids(conn, tenant)))
+    return NotFoundError(unknown_job(job_id, Nearest(await some_ids(conn, tenant))))

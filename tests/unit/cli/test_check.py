@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,44 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path):
 def test_the_files_that_are_shipped_are_right():
     config = Path(__file__).resolve().parents[3] / "config"
     assert check(config / "jobs.yaml").return_value == 0
+
+
+def test_a_dag_of_ten_thousand_tasks_is_answered(tmp_path: Path):
+    deep = "".join(
+        f"      - {{task_id: t{n}, command: x, dependencies: [{f't{n - 1}' if n else ''}]}}\n"
+        for n in range(10_000)
+    )
+    wide = "".join(f"      - {{task_id: t{n}, command: x}}\n" for n in range(10_000))
+    every = ", ".join(f"t{n}" for n in range(10_000))
+    end = f"      - {{task_id: z, command: x, dependencies: [{every}]}}"
+    file = written(
+        tmp_path,
+        f"dags:\n  - dag_id: deep\n    tasks:\n{deep}  - dag_id: wide\n    tasks:\n{wide}{end}",
+    )
+    # Hours, where asyncio spells its main task's result out.
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime.cli.main", "check", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("2 jobs, no errors\n")
+
+
+def test_hints_are_given_for_the_first_errors_only(tmp_path: Path):
+    dags = "".join(
+        f"  - {{dag_id: d{n}, tasks: [{{task_id: a, dag: e{n}}}]}}\n" for n in range(3000)
+    )
+    jobs = "".join(f"  - {{job_id: j{n}, command: x, dependencies: [k{n}]}}\n" for n in range(3000))
+    fields = "".join(f"    taks_{n}: 1\n" for n in range(3000))
+    file = written(tmp_path, f"dags:\n{dags}jobs:\n{jobs}")
+    found = check(file, "--json").output
+    errors = [error["message"] for error in json.loads(found)["errors"]]
+    assert len(errors) == 6000
+    assert 0 < sum("did you mean" in error for error in errors) <= 40
+    unknown = written(tmp_path, f"dags:\n  - dag_id: d\n    tasks: [{{}}]\n{fields}", "fields.yaml")
+    errors = [error["message"] for error in json.loads(check(unknown, "--json").output)["errors"]]
+    assert sum("there is no field" in error for error in errors) == 3000
+    assert sum("did you mean" in error for error in errors) <= 20
