@@ -1,12 +1,9 @@
 """A node's lives: begun, declared dead and begun anew, failed, left in whatever way, ended."""
 
-import inspect
 import os
 import signal
 import socket
-from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import anyio
 import asyncpg
@@ -22,7 +19,7 @@ from runtime.node import NodeFailedError, open_node
 from runtime.postgres import sole
 from runtime.postgres.operations.executions import show_execution
 from runtime.postgres.operations.session import transact
-from runtime.settings import load_settings
+from tests.support.own_node import OwnNodes, until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
@@ -33,62 +30,19 @@ jobs:
 """
 
 
-class House:
-    """A database, a folder and settings for a node on them."""
+class House(OwnNodes):
+    """A node with two jobs."""
 
     def __init__(self, database, folder: Path) -> None:
-        self.database = database
-        self.folder = folder
-        self.jobs = folder / "jobs.yaml"
-        self.jobs.write_text(JOBS)
-
-    def settings(self, **options):
-        given = self.database
-        url = (
-            f"postgresql://{given.user}:{quote(given.password)}@/{given.database}"
-            f"?host={quote(given.host, safe='')}&port={given.port}"
-        )
-        return load_settings(
-            config=None,
-            environment={},
-            options={
-                "database.url": url,
-                "data_dir": str(self.folder / "data"),
-                "api.port": 0,
-                "tasks.cwd": str(self.folder),
-                **options,
-            },
-            cwd=self.folder,
-        )
-
-    @asynccontextmanager
-    async def node(self, **options):
-        with anyio.fail_after(60):
-            async with open_node(self.settings(**options), jobs=[self.jobs]) as node:
-                yield node
-
-    async def sql(self, query: str, *args):
-        session = await asyncpg.connect(**self.database.arguments())
-        try:
-            return await session.fetch(query, *args)
-        finally:
-            await session.close()
+        super().__init__(database, folder)
+        self.jobs = [folder / "jobs.yaml"]
+        self.jobs[0].write_text(JOBS)
 
     async def pids(self, count: int) -> list[int]:
         """The processes of `long`, once there are so many."""
         file = self.folder / "pids"
         await until(lambda: file.exists() and len(file.read_text().split()) >= count)
         return [int(pid) for pid in file.read_text().split()]
-
-
-async def until(true) -> None:
-    """Wait for a condition, asked as a plain function or as a coroutine one."""
-    with anyio.fail_after(30):
-        while True:
-            answer = true()
-            if await answer if inspect.isawaitable(answer) else answer:
-                return
-            await anyio.sleep(0.01)
 
 
 def lives(pid: int) -> bool:

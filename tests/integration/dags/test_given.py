@@ -6,7 +6,7 @@ import pytest
 
 from runtime.apply import apply_files
 from runtime.files.load import load_texts
-from tests.integration.dags.conftest import until
+from tests.support.own_node import until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
