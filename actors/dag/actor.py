@@ -184,6 +184,8 @@ class DagActor(Actor):
             return
         done = await self._store.begin_runs(self._incarnation, roots, now=ctx.clock.now())
         self._tell(done, ctx)
+        if done.more:
+            self._want(ctx, "advance")
         self._over.update(await self._store.runs_over([root for root, _ in roots]))
         if self._over:
             self._want(ctx, "end")

@@ -1,6 +1,6 @@
 """What a DagActor does with runs: begin them, take account of what ended, wake, and end them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,12 +13,14 @@ from protocols.ports.store.dags import Advanced, Woken
 from runtime.postgres.dags.again import put_back
 from runtime.postgres.dags.begin import make_runs
 from runtime.postgres.dags.progress import Ended, Turn, Turned
-from runtime.postgres.dags.rows import lock_runs, read_run
+from runtime.postgres.dags.rows import leave_looks, lock_runs, read_run
 from runtime.postgres.dags.shapes import Shapes
 from runtime.postgres.finish import finish
 from runtime.postgres.pool import Pool, Session
 
 _NAMES_MAX: Final = 10
+LOOKED_AT_ONCE: Final = 5_000
+"""Tasks that the looks of one turn read, unless one run has more: a look reads its whole run."""
 
 # dag_ended_pkey, then dag_tasks_execution. It is not waited for until it is on disk: what is built
 # on it commits after it, and what a crash takes back is found again.
@@ -86,8 +88,10 @@ async def begin(
 
     Waited for until it is on disk: who holds the root does not look whether its run is still there.
     """
+    more = False
 
     async def work(session: Session) -> Turned:
+        nonlocal more
         await make_runs(session, incarnation, roots, now=now)
         turn = Turn(session, shapes, now=now)
         await turn.lock(root for root, _ in roots)
@@ -98,21 +102,22 @@ async def begin(
                 await put_back(
                     session, run, turn.shapes[run.run], rows, "failed", downstream=False, now=now
                 )
-        for root in sorted(turn.runs):
-            await turn.look(root)
+        left = await _look(turn, turn.runs)
+        await leave_looks(session, [(run, turn.runs[run].tenant) for run in left], now=now)
+        more = bool(left)
         return await turn.settle()
 
-    return _told(await _transact(pool, work), more=False)
+    return _told(await _transact(pool, work), more=more)
 
 
 async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Advanced:
     """As `DagStore.advance`."""
-    taken = 0
+    more = False
 
     async def work(session: Session) -> Turned:
-        nonlocal taken
+        nonlocal more
         rows = await session.fetch(_TAKE, limit)
-        taken = len(rows)
+        more = len(rows) >= limit
         if not rows:
             return Turned()
         looks = {abs(row["execution"]) for row in rows}
@@ -125,12 +130,25 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
         }
         await turn.lock({row["run"] for row in located} | {abs(key) for key in alone})
         await turn.end([_ended(row) for row in located])
-        for run in sorted(looks & turn.runs.keys()):
-            await turn.look(run)
-        turn.accounted = [row["execution"] for row in rows]
+        left = await _look(turn, looks & turn.runs.keys())
+        more = more or bool(left)
+        turn.accounted = [row["execution"] for row in rows if abs(row["execution"]) not in left]
         return await turn.settle()
 
-    return _told(await _transact(pool, work), more=taken >= limit)
+    return _told(await _transact(pool, work), more=more)
+
+
+async def _look(turn: Turn, runs: Iterable[int]) -> set[int]:
+    """Look at these runs, as many as a turn has the time for; the others."""
+    size, left = 0, set()
+    for run in sorted(runs):
+        tasks = 0 if turn.runs[run].finished_at is not None else len(turn.shapes[run].tasks)
+        if size and size + tasks > LOOKED_AT_ONCE:
+            left.add(run)
+            continue
+        size += tasks
+        await turn.look(run)
+    return left
 
 
 async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woken:

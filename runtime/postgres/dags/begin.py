@@ -1,6 +1,6 @@
 """Makes the runs of roots that a DagActor has claimed: each once, whoever claims it how often."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -10,6 +10,9 @@ import msgspec
 from protocols.errors import InvalidError
 from protocols.input_schema import check_input
 from runtime.postgres.pool import Session
+
+TASKS_AT_ONCE: Final = 20_000
+"""Rows that one statement makes, unless one run has more."""
 
 # What the root's row says, and its version: executions_pkey, job_versions_pkey. A run that there
 # is already is left as it is.
@@ -45,7 +48,7 @@ WITH wanted AS MATERIALIZED (
         SELECT k.run, k.number, k.item FROM dag_tasks k WHERE k.execution = w.id LIMIT 1
     ) AS p ON true
     ON CONFLICT (run) DO NOTHING
-    RETURNING r.run, r.tenant, r.job_key, r.version, r.input
+    RETURNING r.run, r.tenant, r.job_key, r.version, r.input, r.open
 )
 SELECT m.*, (
     SELECT (v.spec -> 'task' -> 'inputs')::text FROM job_versions v
@@ -87,14 +90,28 @@ async def make_runs(
         filled = {row["run"]: input_ for row in made if (input_ := _filled(row)) is not None}
         if filled:
             await session.execute(_FILL, list(filled), list(filled.values()))
-        await session.execute(
-            _TASKS,
-            [row["run"] for row in made],
-            [row["tenant"] for row in made],
-            [row["job_key"] for row in made],
-            [row["version"] for row in made],
-        )
+        for part in _parts(made):
+            await session.execute(
+                _TASKS,
+                [row["run"] for row in part],
+                [row["tenant"] for row in part],
+                [row["job_key"] for row in part],
+                [row["version"] for row in part],
+            )
     return [row["run"] for row in made]
+
+
+def _parts(made: Sequence[asyncpg.Record]) -> Iterator[list[asyncpg.Record]]:
+    """These runs, so that a statement makes no more tasks than it has the time for."""
+    part: list[asyncpg.Record] = []
+    size = 0
+    for row in made:
+        if part and size + row["open"] > TASKS_AT_ONCE:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row["open"]
+    yield part
 
 
 def _filled(row: asyncpg.Record) -> bytes | None:

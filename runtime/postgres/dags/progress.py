@@ -70,6 +70,8 @@ class Turn:
         self.runs: dict[int, RunRow] = {}
         self.shapes: dict[int, Shape] = {}
         self.rows: dict[Key, TaskRow] = {}
+        self.by_run: dict[int, dict[Key, TaskRow]] = {}
+        """The same: of many runs in hand each is gone through by itself."""
         self.wanted: list[Wanted] = []
         self.accounted: Sequence[int] = ()
         """The rows of `dag_ended` that this turn takes account of."""
@@ -90,6 +92,7 @@ class Turn:
         self.runs = await lock_runs(self.session, runs)
         for run in self.runs.values():
             self.shapes[run.run] = await self._kept.get(self.session, run.job_key, run.version)
+            self.by_run[run.run] = {}
 
     def shape(self, task: TaskRow) -> TaskShape:
         """What its version says of a task."""
@@ -104,13 +107,17 @@ class Turn:
 
     def _take(self, rows: Sequence[TaskRow]) -> None:
         for row in rows:
-            self.rows.setdefault(row.key, row)
+            if row.key not in self.rows:
+                self._put(row)
+
+    def _put(self, row: TaskRow) -> None:
+        self.rows[row.key] = self.by_run[row.run][row.key] = row
 
     async def load_run(self, run: int) -> list[TaskRow]:
         """Read all tasks of a run; those in hand stay as they are there."""
         self._take(await read_run(self.session, run))
         self._whole.add(run)
-        return [row for row in self.rows.values() if row.run == run]
+        return list(self.by_run[run].values())
 
     # --- what happened ------------------------------------------------------------------------
 
@@ -147,7 +154,8 @@ class Turn:
             record.cancelling = True  # its own execution has ended: somebody cancelled that
         shape = self.shapes[run]
         signals = await self._starter.signals(run)
-        for task in await self.load_run(run):
+        rows = await self.load_run(run)
+        for task in rows:
             spec = shape.tasks[task.number].spec
             if task.item >= 0:
                 continue
@@ -155,8 +163,8 @@ class Turn:
                 self._decide(task)
             elif task.state == "running" and spec.map is not None:
                 self._refill[task.key] = -1
-        for task in list(self.rows.values()):
-            wait = self.shape(task).spec.wait if task.run == run else None
+        for task in rows:
+            wait = shape.tasks[task.number].spec.wait
             if wait is not None and task.state == "waiting" and wait.signal in signals:
                 task.result = signals[wait.signal]
                 self.finish(task, "succeeded")
@@ -223,7 +231,7 @@ class Turn:
             await self._refill_items()
             if self._over:
                 continue
-            for run in self.runs.values():
+            for run in [self.runs[key] for key in sorted(self._touched)]:
                 stop = rules.stop_of(run, self.shapes[run.run].on_failure)
                 if stop is not None and run.finished_at is None:
                     await self._stop(run, stop)
@@ -236,11 +244,16 @@ class Turn:
                 break
         return await self._write()
 
+    def items_in_hand(self, mapped: TaskRow) -> list[TaskRow]:
+        """What was read, or made, of a mapped task's items."""
+        rows = self.by_run[mapped.run].values()
+        return [row for row in rows if row.item >= 0 and row.number == mapped.number]
+
     def begin_items(self, mapped: TaskRow, count: int) -> None:
         """The first items of a task that was just expanded are to start."""
         for item in range(count):
             row = TaskRow(run=mapped.run, number=mapped.number, item=item, dirty=True)
-            self.rows[row.key] = row
+            self._put(row)
             self._starts.append(row)
 
     async def _tell_children(self) -> None:
@@ -288,11 +301,7 @@ class Turn:
         """Up to so many items that have not begun, by the books and in hand."""
         if count <= 0:
             return []
-        begun = sum(
-            1
-            for row in self.rows.values()
-            if row.item >= 0 and (row.run, row.number) == (mapped.run, mapped.number)
-        )
+        begun = len(self.items_in_hand(mapped))
         # They begin in their order, so that none of those over lies behind one that has not begun;
         # but for items that were put back by a retry.
         over = mapped.succeeded + mapped.failed + mapped.skipped

@@ -239,23 +239,18 @@ class Starter:
         assert spec is not None
         rows = await self._turn.session.fetch(_BEGUN_ITEMS, mapped.run, mapped.number)
         begun = {row["item"] for row in rows}
-        for row in self._turn.rows.values():
-            if row.item >= 0 and (row.run, row.number) == (mapped.run, mapped.number):
-                if row.state in ("scheduled", "waiting", "running"):
-                    begun.add(row.item)
-                else:
-                    begun.discard(row.item)
+        for row in self._turn.items_in_hand(mapped):
+            if row.state in ("scheduled", "waiting", "running"):
+                begun.add(row.item)
+            else:
+                begun.discard(row.item)
         return max(0, spec.parallelism - len(begun))
 
     async def gather(self, mapped: TaskRow) -> None:
         """End a mapped task whose items are all over; its result is the list of theirs."""
         turn = self._turn
         rows = await turn.session.fetch(_ITEM_RESULTS, mapped.run, mapped.number)
-        in_hand = {
-            row.item: row.result
-            for row in turn.rows.values()
-            if row.item >= 0 and (row.run, row.number) == (mapped.run, mapped.number)
-        }
+        in_hand = {row.item: row.result for row in turn.items_in_hand(mapped)}
         results = [in_hand.get(row["item"]) or row["result"] or b"null" for row in rows]
         state, reason = "succeeded", None
         if mapped.failed:
