@@ -147,11 +147,9 @@ async def test_runs_are_listed_newest_first_page_by_page(house):
         await site.apply(ETL + HELD.replace("dags:\n", ""))
         ids = []
         for dag in ("etl", "held", "etl"):
-            ids.append(await site.trigger(dag))
-            if dag == "etl":
-                await site.over(ids[-1])
-            else:
-                await site.task_is(ids[-1], "first", "succeeded")
+            ids.append(run := await site.trigger(dag))
+            rest = site.over(run) if dag == "etl" else site.task_is(run, "first", "succeeded")
+            await rest
         for path, wanted in (
             ("dags/runs", ids),
             ("dags/runs?dag=etl", [ids[0], ids[2]]),
