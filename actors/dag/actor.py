@@ -147,7 +147,7 @@ class DagActor(Actor):
     async def _advance(self, ctx: Context) -> _Stepped:
         done = await self._store.advance(now=ctx.clock.now(), limit=BATCH)
         self._tell(done, ctx)
-        return _Stepped("advance", more=done.more)
+        return _Stepped("advance")
 
     async def _claim(self, ctx: Context) -> _Stepped:
         """Take up roots that are due, as many as may be held."""
@@ -184,8 +184,6 @@ class DagActor(Actor):
             return
         done = await self._store.begin_runs(self._incarnation, roots, now=ctx.clock.now())
         self._tell(done, ctx)
-        if done.more:
-            self._want(ctx, "advance")
         self._over.update(await self._store.runs_over([root for root, _ in roots]))
         if self._over:
             self._want(ctx, "end")
@@ -237,6 +235,8 @@ class DagActor(Actor):
             self._hints.send(Ready(pool))
         for root, token in done.asked:
             self._hints.send(CancelRequested(root, token))
+        if done.more:
+            self._want(ctx, "advance")
         mine = [run for run in done.over if run in self._held]
         if mine:
             self._over.update(mine)

@@ -256,4 +256,6 @@ def _ended(row: asyncpg.Record) -> Ended:
 
 
 def _told(turned: Turned, *, more: bool) -> Advanced:
-    return Advanced(pools=turned.pools, over=turned.over, asked=turned.asked, more=more)
+    return Advanced(
+        pools=turned.pools, over=turned.over, asked=turned.asked, more=more or turned.more
+    )

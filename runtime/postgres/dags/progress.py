@@ -51,6 +51,8 @@ class Turned(msgspec.Struct, frozen=True, kw_only=True):
     """Runs that are final now."""
     asked: tuple[tuple[int, int], ...] = ()
     """(id, fencing token) of running executions that were asked to stop."""
+    more: bool = False
+    """Whether others were ended, which is to be taken account of."""
 
 
 _ENDS: dict[str, TaskState] = {
@@ -392,4 +394,5 @@ class Turn:
             pools=tuple(sorted(pools)),
             over=tuple(r.run for r in touched if r.state in FINAL_RUN),
             asked=asked,
+            more=len(asked) < len(self._cancels),
         )

@@ -50,10 +50,10 @@ class Runs:
 
         async def work(session: Session) -> None:
             found = await lock_runs(session, runs)
-            open_ = [run for run in found.values() if run.finished_at is None]
-            for run in open_:
+            new = [r for r in found.values() if r.finished_at is None and not r.cancelling]
+            for run in new:
                 run.cancelling = True
-            await write_runs(session, open_)
-            await leave_looks(session, [(run.run, run.tenant) for run in open_], now=now)
+            await write_runs(session, new)
+            await leave_looks(session, [(run.run, run.tenant) for run in new], now=now)
 
         await self._runs.transact(work)

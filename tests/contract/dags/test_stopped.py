@@ -59,6 +59,27 @@ async def test_what_is_always_to_run_goes_on_when_a_failure_stops_its_run(house)
     }
 
 
+async def test_what_a_stop_takes_back_is_taken_account_of_at_once(house):
+    await house.define("dag", task("a"), task("b"), on_failure="fail_fast")
+    run = await house.begin("dag")
+    await house.claim()
+    await house.give_back("b")
+    await house.end(a="dead")
+    assert await house.run_state(run) == "failed"
+
+
+async def test_a_cancel_that_is_asked_for_again_reads_the_run_no_second_time(house):
+    await house.define("dag", task("a"))
+    run = await house.begin("dag")
+    await house.claim()
+    await house.store.cancel_runs([run], now=house.now)
+    await house.advance()
+    await house.store.cancel_runs([run], now=house.now)
+    assert not await house.owner.fetch("SELECT FROM dag_ended")
+    await house.end(a="cancelled")
+    assert await house.run_state(run) == "cancelled"
+
+
 async def test_a_mark_lets_nothing_go_in_a_run_that_is_being_stopped(house):
     await house.define("dag", task("a"), task("b", "a"), task("slow"))
     run = await house.begin("dag")
