@@ -1,5 +1,7 @@
 """What is done with a run of a DAG: cancelled, paused, tried again, marked, sent a signal."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -9,7 +11,7 @@ from litestar.params import FromPath
 from protocols.dag_views import RunControlled
 from protocols.dags import POOL
 from protocols.messages import Hint, Ready, TasksEnded
-from runtime.api.asked import Given, told
+from runtime.api.asked import Asked, Given, told
 from runtime.api.job_actions import Pausing
 from runtime.api.problems import wrong
 from runtime.files.fields import NAME
@@ -60,43 +62,22 @@ class SendSignal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 async def cancel(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
     """Cancel a run; its `finally` runs all the same, unless it is cancelled a second time."""
     body = await asked.empty_body()
-
-    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
-        done = await cancel_run(conn, tenant=asked.tenant, run=run_id, who=asked.who, now=asked.now)
-        return done, _MOVED
-
-    return told(RunControlled, await asked.once(f"cancel run {run_id}", body, work))
+    return await _controlled(asked, "cancel", run_id, body, cancel_run)
 
 
 @post("/dags/runs/{run_id:str}/pause", opt={"body": Pausing}, status_code=200)
 async def pause(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
     """Let nothing more of a run begin; what runs goes on."""
     body = await asked.body(Pausing)
-
-    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
-        done = await pause_run(
-            conn,
-            tenant=asked.tenant,
-            run=run_id,
-            reason=body.reason,
-            who=asked.who,
-            now=asked.now,
-        )
-        return done, _MOVED
-
-    return told(RunControlled, await asked.once(f"pause run {run_id}", body, work))
+    pausing = partial(pause_run, reason=body.reason)
+    return await _controlled(asked, "pause", run_id, body, pausing)
 
 
 @post("/dags/runs/{run_id:str}/resume", status_code=200)
 async def resume(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
     """Let a paused run go on."""
     body = await asked.empty_body()
-
-    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
-        done = await resume_run(conn, tenant=asked.tenant, run=run_id, who=asked.who, now=asked.now)
-        return done, _MOVED
-
-    return told(RunControlled, await asked.once(f"resume run {run_id}", body, work))
+    return await _controlled(asked, "resume", run_id, body, resume_run)
 
 
 @post("/dags/runs/{run_id:str}/retry", opt={"body": RetryTasks}, status_code=200)
@@ -105,20 +86,12 @@ async def retry(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
     body = await asked.body(RetryTasks)
     if body.failed and body.tasks is not None:
         raise wrong("failed", "give `tasks`, or `failed: true`, not both")
-
-    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
-        done = await retry_tasks(
-            conn,
-            tenant=asked.tenant,
-            run=run_id,
-            tasks="failed" if body.tasks is None else body.tasks,
-            downstream=body.downstream,
-            who=asked.who,
-            now=asked.now,
-        )
-        return done, _REOPENED
-
-    return told(RunControlled, await asked.once(f"retry run {run_id}", body, work))
+    retrying = partial(
+        retry_tasks,
+        tasks="failed" if body.tasks is None else body.tasks,
+        downstream=body.downstream,
+    )
+    return await _controlled(asked, "retry", run_id, body, retrying, hints=_REOPENED)
 
 
 @post("/dags/runs/{run_id:str}/mark", opt={"body": MarkTask}, status_code=200)
@@ -127,22 +100,14 @@ async def mark(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
     body = await asked.body(MarkTask)
     if body.result is not None and body.state != "succeeded":
         raise wrong("result", "only a task that has succeeded has a result")
-
-    async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
-        done = await mark_task(
-            conn,
-            tenant=asked.tenant,
-            run=run_id,
-            task=body.task,
-            state=body.state,
-            reason=body.reason,
-            result=_bounded(body.result, "result"),
-            who=asked.who,
-            now=asked.now,
-        )
-        return done, _REOPENED
-
-    return told(RunControlled, await asked.once(f"mark run {run_id}", body, work))
+    marking = partial(
+        mark_task,
+        task=body.task,
+        state=body.state,
+        reason=body.reason,
+        result=_bounded(body.result, "result"),
+    )
+    return await _controlled(asked, "mark", run_id, body, marking, hints=_REOPENED)
 
 
 @post("/dags/runs/{run_id:str}/signal", opt={"body": SendSignal}, status_code=200)
@@ -151,20 +116,27 @@ async def signal(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]
     body = await asked.body(SendSignal)
     if not NAME.fullmatch(body.name):
         raise wrong("name", "a signal's name is a letter or digit, then up to 199 of those or ._-")
+    payload = _bounded(body.payload, "payload")
+    sending = partial(send_signal, name=body.name, payload=payload)
+    return await _controlled(asked, "signal", run_id, body, sending)
+
+
+async def _controlled(
+    asked: Asked,
+    verb: str,
+    run_id: str,
+    body: object,
+    change: Callable[..., Awaitable[RunControlled]],
+    *,
+    hints: tuple[Hint, ...] = _MOVED,
+) -> Response[RunControlled]:
+    """Change a run once, in its tenant, by whoever asks."""
 
     async def work(conn: Connection) -> tuple[RunControlled, tuple[Hint, ...]]:
-        done = await send_signal(
-            conn,
-            tenant=asked.tenant,
-            run=run_id,
-            name=body.name,
-            payload=_bounded(body.payload, "payload"),
-            who=asked.who,
-            now=asked.now,
-        )
-        return done, _MOVED
+        done = await change(conn, tenant=asked.tenant, run=run_id, who=asked.who, now=asked.now)
+        return done, hints
 
-    return told(RunControlled, await asked.once(f"signal run {run_id}", body, work))
+    return told(RunControlled, await asked.once(f"{verb} run {run_id}", body, work))
 
 
 def _bounded(value: Any, name: str) -> bytes | None:
