@@ -34,6 +34,8 @@ FAIL_FAST: Final = "fail_fast"
 CANCELLED: Final = "cancelled"
 TIMEOUT: Final = "timeout"
 MARKED: Final = "marked"
+INPUT: Final = "input"
+"""Of a run that nothing may begin in: its DAG does not take what it was given."""
 
 Stop = Literal["fail_fast", "cancelled", "timeout"]
 """Why a run begins nothing more: its policy, a person, its deadline."""

@@ -5,15 +5,18 @@ from datetime import datetime
 from typing import Final
 
 import asyncpg
+import msgspec
 
+from actors.dag import rules
 from protocols.dags import FINAL_RUN
 from protocols.instants import to_epoch_ns
 from protocols.ports.store import Finish
 from protocols.ports.store.dags import Advanced, Woken
 from runtime.postgres.dags.again import put_back
 from runtime.postgres.dags.begin import make_runs
+from runtime.postgres.dags.inputs import why_refused
 from runtime.postgres.dags.progress import Ended, Turn, Turned
-from runtime.postgres.dags.rows import leave_looks, lock_runs, read_run
+from runtime.postgres.dags.rows import leave_looks, lock_runs, read_run, write_runs
 from runtime.postgres.dags.shapes import Shapes
 from runtime.postgres.finish import finish
 from runtime.postgres.pool import Pool, Session
@@ -95,8 +98,16 @@ async def begin(
         await make_runs(session, incarnation, roots, now=now)
         turn = Turn(session, shapes, now=now)
         await turn.lock(root for root, _ in roots)
+        # Whoever has one of these run again: it stays as it ended, since its input does.
+        refused = {
+            run.run: run
+            for run in turn.runs.values()
+            if run.finished_at is not None and run.reason == rules.INPUT
+        }
         for run in turn.runs.values():
-            if run.finished_at is not None and (run.root_now or 0) > run.root_run:
+            if run.run in refused:
+                run.root_run = run.root_now or run.root_run
+            elif run.finished_at is not None and (run.root_now or 0) > run.root_run:
                 # Somebody had the run's own execution run again: as if they had retried its tasks.
                 rows = await read_run(session, run.run)
                 await put_back(
@@ -105,7 +116,11 @@ async def begin(
         left = await _look(turn, turn.runs)
         await leave_looks(session, [(run, turn.runs[run].tenant) for run in left], now=now)
         more = bool(left)
-        return await turn.settle()
+        turned = await turn.settle()
+        if not refused:
+            return turned
+        await write_runs(session, refused.values())
+        return msgspec.structs.replace(turned, over=(*turned.over, *refused))
 
     return _told(await _transact(pool, work), more=more)
 
@@ -230,6 +245,8 @@ async def _error(session: Session, run: int, reason: str | None) -> str:
     rows = await session.fetch(_FAILED, run, _NAMES_MAX + 1)
     names = [row["task_id"] for row in rows[:_NAMES_MAX]]
     more = ", and others" if len(rows) > _NAMES_MAX else ""
+    if reason == rules.INPUT:
+        return await why_refused(session, run)
     parts = ["the run took longer than its timeout"] if reason == "timeout" else []
     if reason == "fail_fast" and not names:
         parts.append("fail_fast stopped it")

@@ -5,10 +5,8 @@ from datetime import datetime
 from typing import Final
 
 import asyncpg
-import msgspec
 
-from protocols.errors import InvalidError
-from protocols.input_schema import check_input
+from runtime.postgres.dags.inputs import hold_to_inputs
 from runtime.postgres.pool import Session
 
 TASKS_AT_ONCE: Final = 20_000
@@ -56,11 +54,6 @@ SELECT m.*, (
 ) AS takes
 FROM made m ORDER BY m.run
 """
-_FILL: Final = """
-UPDATE dag_runs r SET input = f.input
-FROM unnest($1::bigint[], $2::bytea[]) AS f(run, input) WHERE r.run = ANY(ARRAY[f.run])
-"""
-
 # dag_version_tasks_pkey.
 _TASKS: Final = """
 INSERT INTO dag_tasks (run, number, tenant, task_id, state, pending)
@@ -80,16 +73,14 @@ async def make_runs(
 ) -> list[int]:
     """Make the runs of these roots (id, fencing token) that have none, with all tasks `blocked`.
 
-    Returns them. A root whose token is not in force makes nothing.
+    Returns them. A root whose token is not in force makes nothing; a run whose input its DAG does
+    not take has ended already.
     """
     ordered = sorted(roots)
     made = await session.fetch(
         _MAKE, incarnation, [id_ for id_, _ in ordered], [token for _, token in ordered], now
     )
     if made:
-        filled = {row["run"]: input_ for row in made if (input_ := _filled(row)) is not None}
-        if filled:
-            await session.execute(_FILL, list(filled), list(filled.values()))
         for part in _parts(made):
             await session.execute(
                 _TASKS,
@@ -98,6 +89,7 @@ async def make_runs(
                 [row["job_key"] for row in part],
                 [row["version"] for row in part],
             )
+        await hold_to_inputs(session, made, now=now)
     return [row["run"] for row in made]
 
 
@@ -112,19 +104,3 @@ def _parts(made: Sequence[asyncpg.Record]) -> Iterator[list[asyncpg.Record]]:
         part.append(row)
         size += row["open"]
     yield part
-
-
-def _filled(row: asyncpg.Record) -> bytes | None:
-    """The run's input with its DAG's defaults, where they add to it.
-
-    Who asked for the run by hand was told what is wrong with its input. What an event, a record or
-    a schedule brought is taken as it is: a task that refers to what is not there says so.
-    """
-    if row["takes"] is None:
-        return None
-    given = None if row["input"] is None else msgspec.json.decode(row["input"])
-    try:
-        filled = check_input(msgspec.json.decode(row["takes"]), given)
-    except InvalidError:
-        return None
-    return None if filled == given else msgspec.json.encode(filled)

@@ -250,6 +250,8 @@ async def _whole(conn: Connection, tenant: str, run: str) -> tuple[RunRow, Shape
 
 async def _reopen(conn: Connection, record: RunRow, *, tenant: str, now: datetime) -> None:
     """Have the run's own execution run again, if it has ended."""
+    if record.reason == rules.INPUT:
+        raise ConflictError("the run's DAG does not take its input: trigger it anew with another")
     if record.finished_at is None or record.born_at is not None:
         return
     entries = await take_back(conn, [record.run], tenant=tenant, now=now)

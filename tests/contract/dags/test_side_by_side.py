@@ -6,7 +6,17 @@ import anyio
 import pytest
 
 from protocols.ports.store import Budget, Lane
-from runtime.postgres.dags import advance, again, begin, executions, keep, rows, shapes, starting
+from runtime.postgres.dags import (
+    advance,
+    again,
+    begin,
+    executions,
+    inputs,
+    keep,
+    rows,
+    shapes,
+    starting,
+)
 from runtime.postgres.store import PostgresStore
 from tests.contract.dags.conftest import ended
 from tests.support.dags import task
@@ -84,7 +94,7 @@ def statements() -> dict[str, str]:
     """Every statement of the modules that make progress."""
     return {
         f"{module.__name__.rpartition('.')[2]}.{name}": text
-        for module in (advance, again, begin, executions, keep, rows, shapes, starting)
+        for module in (advance, again, begin, executions, inputs, keep, rows, shapes, starting)
         for name, text in vars(module).items()
         if name.startswith("_")
         and isinstance(text, str)

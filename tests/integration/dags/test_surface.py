@@ -292,6 +292,61 @@ dags:
         assert task["input"] == run["input"]
 
 
+async def test_a_run_that_nobody_is_asked_for_fails_by_its_input_and_runs_nothing(house):
+    text = """
+dags:
+  - dag_id: orders
+    on: [{event: come}]
+    inputs: {type: object, required: [region], properties: {region: {enum: [north, south]}}}
+    on_failure_task: page
+    finally_task: tidy
+    tasks:
+      - {task_id: only, command: "touch ran"}
+      - {task_id: page, command: "touch ran"}
+      - {task_id: tidy, command: "touch ran"}
+  - dag_id: world
+    tasks:
+      - {task_id: west, dag: {dag_id: orders, input: {region: west}}}
+      - {task_id: north, dag: {dag_id: orders, input: {region: north}}}
+"""
+    async with opened(house) as site:
+        await site.apply(text.replace("touch ran", f"touch {house.folder}/$RUNTIME_DAG_RUN_ID"))
+        await site.post("events/come", {"payload": {"zone": "north"}}, status=201)
+        world = await site.over(await site.trigger("world"))
+        found = tasks(world)
+        assert (found["west"]["state"], found["north"]["state"]) == ("failed", "succeeded")
+        west = await site.get(f"dags/runs/{found['west']['execution_id']}")
+        by_event = []
+
+        async def come_has_begun():
+            runs = (await site.get("dags/runs?dag=orders"))["items"]
+            by_event.extend(run["run_id"] for run in runs if run["parent_run_id"] is None)
+            return bool(by_event)
+
+        await until(come_has_begun)
+        come = await site.over(by_event[0])
+        said = "the input is not what the DAG takes: input"
+        for run, more in ((west, '.region: "west" is not one of'), (come, 'needs "region"')):
+            assert (run["state"], run["reason"]) == ("failed", "input")
+            assert run["error"].startswith(said)
+            assert more in run["error"]
+            assert {(t["state"], t["reason"]) for t in run["tasks"]} == {("skipped", "input")}
+            assert not (house.folder / run["run_id"]).exists()
+        name = west["run_id"]
+        for tail, body in (
+            ("retry", {"failed": True}),
+            ("retry", {"tasks": ["only"]}),
+            ("mark", {"task": "only", "state": "skipped", "reason": "so"}),
+        ):
+            problem = await site.post(f"dags/runs/{name}/{tail}", body, status=409)
+            assert (
+                "does not take its input" in problem["detail"] or "has failed" in problem["detail"]
+            )
+        await site.post(f"executions/{name}/retry", {}, status=200)
+        again = await site.over(name)
+        assert (again["state"], again["reason"]) == ("failed", "input")
+
+
 async def test_items_of_a_mapped_task_are_told_and_counted(house):
     text = """
 dags:
