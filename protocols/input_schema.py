@@ -12,6 +12,7 @@ other keyword is refused by name: `pattern` among them, since a regular expressi
 what it costs.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any, Final
@@ -45,9 +46,14 @@ _SCHEMAS: Final = ("properties", "items", "additionalProperties")
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
 _BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _TEXTS: Final = ("title", "description")
+# RFC 3339, section 5.6: less than what Python reads, and an instant has its offset.
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_DATE_TIME: Final = re.compile(
+    rf"{_DATE.pattern}[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 _FORMATS: Final[Mapping[str, Callable[[str], object]]] = {
-    "date": date.fromisoformat,
-    "date-time": datetime.fromisoformat,
+    "date": lambda text: _matched(_DATE, text) and date.fromisoformat(text),
+    "date-time": lambda text: _matched(_DATE_TIME, text) and datetime.fromisoformat(text.upper()),
 }
 KEYWORDS: Final = (
     *("type", "required", "enum", "const", "default", "examples", "format"),
@@ -58,6 +64,9 @@ KEYWORDS: Final = (
 def schema_problems(schema: Any) -> list[Problem]:
     """What is wrong with a schema; it is one of an object."""
     found = _wrong(schema, (), 0)
+    if isinstance(schema, Mapping) and "default" in schema:
+        text = "a run without input has the defaults of its properties: give it to these"
+        found.append(Problem(("default",), text, of_key=True))
     if isinstance(schema, Mapping) and schema.get("type", "object") != "object":
         found.append(Problem(("type",), "the input of a DAG is an object"))
     return found
@@ -219,6 +228,12 @@ def _wrong(schema: Any, path: Path, depth: int) -> list[Problem]:
         except InvalidError as error:
             found = [Problem((*path, *p.path), p.message) for p in error.problems]
     return found
+
+
+def _matched(form: re.Pattern[str], text: str) -> bool:
+    if not form.fullmatch(text):
+        raise ValueError(text)
+    return True
 
 
 def _names(value: Any) -> bool:

@@ -12,7 +12,7 @@ from protocols.input_schema import check_input, schema_problems
 from protocols.jobs import JobSpec, Retry
 from protocols.schedules import Calendar
 from runtime.files.dag_tasks import TASKS_MAX, ReadTask, read_dag_task, read_defaults, task_name
-from runtime.files.fields import Fields, choice, job_name, plain, seconds
+from runtime.files.fields import Fields, Refused, choice, job_name, plain, seconds
 from runtime.files.graphs import Ancestry, Names, cycle_in, in_order, spelled
 from runtime.files.jobs import close, named_calendars, read_due, read_shared
 from runtime.files.places import Path
@@ -57,7 +57,7 @@ def read_dag(
     """
     before = len(problems)
     fields = Fields(raw, path, problems, what="a DAG: a mapping of fields")
-    dag_id = fields.take("dag_id", job_name, "")
+    dag_id = fields.take("dag_id", _dag_name, "")
     if not dag_id and "dag_id" not in fields and isinstance(raw, Mapping):
         fields.refuse((), "a DAG needs its dag_id")
     schedule, due = read_due(fields)
@@ -101,6 +101,13 @@ def read_dag(
         **shared,
     )
     return [(root, path), *jobs]
+
+
+def _dag_name(value: object) -> str:
+    """A job's id, and none that is a word of `/dags/...` and `runtime dags` itself."""
+    if value == "runs":
+        raise Refused('"runs" means the runs of all DAGs wherever a DAG is named: take another id')
+    return job_name(value)
 
 
 def _inputs(fields: Fields, *, asked: bool) -> dict[str, Any] | None:

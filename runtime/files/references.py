@@ -1,7 +1,7 @@
 """Holds every `${{ ... }}` of a task to the language, and to what the task can know."""
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,9 @@ _OF_RUN: Final = ("id", "scheduled_for")
 _OF_TASK: Final = ("result", "state")
 _TASK_KEYS: Final = 3
 """`tasks`, its id, and `result` or `state`."""
+
+
+_KEY: Final = "a reference cannot be a key: only the values of a mapping are filled in"
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -63,6 +66,7 @@ def references_of(
     if mapped is not None:
         found.append(Reference(("map",), mapped.over, before_items=True))
     for at, value in _values(task, wait, dag):
+        problems += [Problem((*path, *at, *inner), _KEY) for inner in _keys(value)]
         try:
             found += [Reference(at, text) for text in expressions_in(value)]
         except ExpressionError as error:
@@ -92,7 +96,21 @@ def _values(
         yield ("dag", "input"), dag.input
 
 
+def _keys(value: Any, path: Path = ()) -> Iterator[Path]:
+    """The places of keys that hold a reference: keys stay as they are written."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if OPEN in str(key):
+                yield (*path, str(key))
+            yield from _keys(item, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _keys(item, (*path, i))
+
+
 def _misplaced(task: PlainTask | None) -> Iterator[tuple[Path, str]]:
+    if isinstance(task, HttpTask) and OPEN in (task.expect.body_contains or ""):
+        yield ("http", "expect", "body_contains"), "a reference cannot stand here: use a `when`"
     if not isinstance(task, CommandTask):
         return
     if task.cwd is not None and OPEN in task.cwd:

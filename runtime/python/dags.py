@@ -49,6 +49,11 @@ class Reference:
     def __iter__(self) -> Any:
         raise TypeError("what a run will have cannot be gone through here: use `map=`")
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("what a run will have cannot be compared here: use `when=`")
+
+    __hash__ = object.__hash__
+
     def __bool__(self) -> bool:
         raise TypeError("what a run will have is not known here: use `when=`")
 

@@ -207,6 +207,33 @@ def test_what_a_dag_cannot_be():
     ]
 
 
+def test_what_would_be_ignored_is_refused():
+    text = """
+dags:
+  - dag_id: runs
+    tasks: [{task_id: a, command: x}]
+  - dag_id: d
+    inputs: {type: object, default: {a: 1}}
+    tasks:
+      - task_id: a
+        http:
+          url: http://x
+          body: {list: [{"${{ run.id }}": 1}]}
+          expect: {body_contains: "${{ run.id }}"}
+      - {task_id: b, dag: {dag_id: e, input: {"${{ run.id }}": 1}}}
+      - {task_id: c, python: "a:b", args: [{"${{ run.id }}": 1}]}
+"""
+    said = [line.split(": ", 2)[1:] for line in errors(text)]
+    assert [place for place, _ in said] == [
+        "dags[0].dag_id",
+        "dags[1].inputs.default",
+        "dags[1].tasks[0].http.body.list[0].${{ run.id }}",
+        "dags[1].tasks[0].http.expect.body_contains",
+        "dags[1].tasks[1].dag.input.${{ run.id }}",
+        "dags[1].tasks[2].args[0].${{ run.id }}",
+    ]
+
+
 def test_jobs_and_dags_share_their_names():
     text = "jobs: [{job_id: a, command: x}]\ndags: [{dag_id: a, tasks: [{task_id: t, command: x}]}]"
     (line,) = errors(text)

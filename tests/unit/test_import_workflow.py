@@ -34,7 +34,9 @@ def convert(*arguments: object):
         ('{"tasks": [{"id": "a"}, {"id": "a"}]}', "stands here twice"),
         ('{"tasks": [{"id": "a", "parents": [[]]}]}', "its parents are not tasks"),
         ('{"tasks": [{"id": "a", "parents": ["b"]}]}', "its parents are not tasks"),
+        ('{"tasks": [{"id": "1"}, {"id": "a", "parents": [1]}]}', "its parents are not tasks"),
         ('{"tasks": [{"id": "a", "runtime_s": -1}]}', "is not a time"),
+        (f'{{"tasks": [{{"id": "a", "runtime_s": 1{"0" * 400}}}]}}', "is not a time"),
         ('{"tasks": [{"id": "a", "runtime_s": "1"}]}', "is not a number"),
     ],
 )

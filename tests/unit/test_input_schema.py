@@ -103,6 +103,31 @@ def test_a_schema_is_held_to_its_own_rules():
     assert ["at most 16 levels" in problem.message for problem in schema_problems(deep)] == [True]
 
 
+@pytest.mark.parametrize(
+    ("form", "good", "bad"),
+    [
+        ("date", ["2026-12-01"], ["20261201", "2026-W01-1", "2026-13-01", "2026-1-1", ""]),
+        (
+            "date-time",
+            ["2026-12-01T09:00:00Z", "2026-12-01t09:00:00.25+01:00"],
+            ["2026-12-01T09:00:00", "2026-12-01", "2026-12-01T09", "2026-12-01 09:00:00Z"],
+        ),
+    ],
+)
+def test_dates_and_instants_are_those_of_the_standard(form, good, bad):
+    schema = {"properties": {"at": {"type": "string", "format": form}}}
+    for text in good:
+        assert check_input(schema, {"at": text}) == {"at": text}
+    for text in bad:
+        assert wrong({"at": text}, schema) == [("at", f'"{text}" is not a {form}')]
+
+
+def test_a_default_of_the_whole_input_is_refused_and_not_ignored():
+    (problem,) = schema_problems({"type": "object", "default": {"a": 1}})
+    assert problem.path == ("default",)
+    assert "properties" in problem.message
+
+
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
     lambda inner: st.one_of(

@@ -102,6 +102,8 @@ def test_what_a_run_will_have_is_not_known_while_it_is_drawn():
         for row in extract():
             load(row)
 
+    with pytest.raises(TypeError, match="compared here: use `when=`"):
+        assert item == 3
     with pytest.raises(TypeError, match="use `when=`"):
         looks.parts("default")
     with pytest.raises(TypeError, match="use `map=`"):
