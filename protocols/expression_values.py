@@ -12,11 +12,15 @@ import msgspec
 
 STEPS_MAX: Final = 200_000
 """Some tenths of a second at most."""
+TASK_STEPS_MAX: Final = 1_000_000
+"""Of all that one task refers to: a node does nothing else meanwhile."""
 OUTPUT_BYTES_MAX: Final = 64 * 1024
 """Of what an expression makes, as JSON; of any text on the way there, characters."""
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
 _CHARS_A_STEP: Final = 16
+_MADE_A_STEP: Final = 16
+"""Pairs made ready, keys compared."""
 _DEPTH_MAX: Final = 200
 NOT_THERE: Final = object()
 """What a path leads to that leads nowhere."""
@@ -31,10 +35,11 @@ class ExpressionError(ValueError):
 
 
 class Work:
-    """How much may still be done."""
+    """How much may still be done: so many steps, and no more than a whole has left."""
 
-    def __init__(self, steps: int) -> None:
-        self._left = steps
+    def __init__(self, steps: int, *, within: "Work | None" = None) -> None:
+        self._steps = self._left = steps
+        self._within = within
 
     def spend(self, steps: int) -> None:
         """Take so many steps.
@@ -44,7 +49,9 @@ class Work:
         """
         self._left -= steps
         if self._left < 0:
-            raise ExpressionError(f"this takes more than {STEPS_MAX:,} steps")
+            raise ExpressionError(f"this takes more than {self._steps:,} steps")
+        if self._within is not None:
+            self._within.spend(steps)
 
     def text(self, *texts: str) -> None:
         """Take the steps that reading these costs."""
@@ -87,12 +94,14 @@ def same(left: Any, right: Any, work: Work) -> bool:
         one, other = pairs.pop()
         work.spend(1)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
+            work.spend(len(one) // _MADE_A_STEP)
             if one.keys() != other.keys():
                 return False
             pairs += [(item, other[key]) for key, item in one.items()]
         elif isinstance(one, list) and isinstance(other, list):
             if len(one) != len(other):
                 return False
+            work.spend(len(one) // _MADE_A_STEP)
             pairs += zip(one, other, strict=True)
         elif isinstance(one, str) and isinstance(other, str):
             work.text(one)

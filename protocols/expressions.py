@@ -109,18 +109,21 @@ def parse(text: str) -> Expression:
     return _Parser(text).whole()
 
 
-def evaluate(expression: str | Expression, scope: Mapping[str, Any]) -> Any:
+def evaluate(
+    expression: str | Expression, scope: Mapping[str, Any], *, within: Work | None = None
+) -> Any:
     """Work an expression out.
 
     Args:
         expression: its text, or what `parse` made of it.
         scope: the values of the roots, as JSON has them; a root that is not here is not there.
+        within: what this and others may cost together.
 
     Raises:
         ExpressionError: It has no value, or it costs too much.
     """
     parsed = parse(expression) if isinstance(expression, str) else expression
-    work = Work(STEPS_MAX)
+    work = Work(STEPS_MAX, within=within)
     value = _value(parsed, scope, work)
     return work.measured(value)
 

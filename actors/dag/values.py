@@ -7,12 +7,14 @@ from typing import Any, Final
 import msgspec
 
 from protocols.dags import DagTaskSpec
-from protocols.expression_values import truth
+from protocols.expression_values import TASK_STEPS_MAX, Work, truth
 from protocols.expressions import ExpressionError, evaluate, parse, paths
 from protocols.templates import as_text, expressions_in, render, task_ids
 
 TOO_LARGE: Final = "results_too_large"
 """The reason of a mapped task that succeeded and whose results were not kept."""
+DAG_INPUT_BYTES_MAX: Final = 256 * 1024
+"""Of a run within a run, as of any execution."""
 
 
 class ValuesError(Exception):
@@ -87,7 +89,10 @@ def dag_input(spec: DagTaskSpec, scope: Mapping[str, Any]) -> bytes | None:
     assert spec.dag is not None, "only a run within a run has an input"
     if spec.dag.input is None:
         return None
-    return msgspec.json.encode(_rendered(spec.dag.input, scope, "input"))
+    text = msgspec.json.encode(_rendered(spec.dag.input, scope, "input"))
+    if len(text) > DAG_INPUT_BYTES_MAX:
+        raise ValuesError(f"input: more than {DAG_INPUT_BYTES_MAX} bytes as JSON")
+    return text
 
 
 def worked_out(
@@ -95,13 +100,14 @@ def worked_out(
 ) -> dict[str, Any]:
     """The fields of `TaskInput` that hang on other tasks or on the item."""
     found: dict[str, Any] = {}
+    work = Work(TASK_STEPS_MAX)
     if item >= 0:
         found["number"] = item
         found["item"] = _raw(scope["item"])
     if spec.references:
-        found["refs"] = tuple(_raw(_value(text, scope, "expression")) for text in spec.references)
+        found["refs"] = tuple(_raw(_value(text, scope, within=work)) for text in spec.references)
     if needs.texts:
-        found["values"] = {text: _raw(_value(text, scope, "expression")) for text in needs.texts}
+        found["values"] = {text: _raw(_value(text, scope, within=work)) for text in needs.texts}
     return found
 
 
@@ -110,17 +116,20 @@ def variable(value: bytes) -> str:
     return as_text(msgspec.json.decode(value))
 
 
-def _value(text: str, scope: Mapping[str, Any], part: str) -> Any:
+def _value(
+    text: str, scope: Mapping[str, Any], part: str = "expression", *, within: Work | None = None
+) -> Any:
     try:
-        return evaluate(text, scope)
+        return evaluate(text, scope, within=within)
     except ExpressionError as error:
         raise ValuesError(f"{part}: {error}") from error
 
 
 def _rendered(value: Any, scope: Mapping[str, Any], part: str) -> Any:
     try:
+        work = Work(TASK_STEPS_MAX)
         texts = expressions_in(value)
-        return render(value, {text: evaluate(text, scope) for text in texts})
+        return render(value, {text: evaluate(text, scope, within=work) for text in texts})
     except ExpressionError as error:
         raise ValuesError(f"{part}: {error}") from error
 

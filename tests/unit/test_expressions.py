@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.expression_values import OUTPUT_BYTES_MAX
+from protocols.expression_values import OUTPUT_BYTES_MAX, Work
 from protocols.expressions import ExpressionError, evaluate, parse, paths
 from protocols.templates import expressions_in, pieces, render, render_url, task_ids
 
@@ -130,6 +130,21 @@ def test_growth_ends():
     with pytest.raises(ExpressionError, match="deeper"):
         evaluate("tojson(input)", {"input": deep})
     assert evaluate("input == input", {"input": deep}) is True
+    # What is made ready to be compared costs as well, also where the first look tells them apart.
+    apart = {"input": [[0] * 60_000, [*[0] * 59_999, 1]]}
+    assert evaluate("input[0] == input[1]", apart) is False
+    with pytest.raises(ExpressionError, match="steps"):
+        evaluate(" or ".join(["input[0] == input[1]"] * 100), apart)
+    keys = {"input": [dict.fromkeys(map(str, range(60_000))), dict.fromkeys("a")]}
+    with pytest.raises(ExpressionError, match="steps"):
+        evaluate(" or ".join(["input[0] == input[1]"] * 100), keys)
+
+
+def test_all_expressions_of_a_task_cost_no_more_than_a_task_may():
+    whole = Work(1000)
+    assert evaluate("input == input", {"input": [0] * 600}, within=whole) is True
+    with pytest.raises(ExpressionError, match="more than 1,000 steps"):
+        evaluate("input == input", {"input": [0] * 600}, within=whole)
 
 
 LITERALS = st.sampled_from(
