@@ -1,7 +1,8 @@
 """WaitingActor: lets go what waited for a turn, a parent, a finish or an event.
 
 Level-triggered: each look asks the books what may go now, so a hint that was lost costs the time
-to the next poll and nothing else.
+to the next poll and nothing else. A poll looks at a bounded number of jobs, and goes on from there
+at the next one; a hint that may mean any job has all looked at, one look after another.
 """
 
 from typing import Any, Final
@@ -25,7 +26,10 @@ class _Poll(msgspec.Struct, frozen=True):
 
 
 class _SettledJobs(msgspec.Struct, frozen=True):
-    settled: Settled
+    """`some`: of jobs that were named; `round_`: of the look at all."""
+
+    some: Settled
+    round_: Settled | None
 
 
 class _Triggered(msgspec.Struct, frozen=True):
@@ -44,7 +48,14 @@ class WaitingActor(Actor):
         self._store = store
         self._hints = hints
         self._jobs: set[int] = set()
-        self._all = True
+        self._all = False
+        """Whether to look at some more of all."""
+        self._anew = True
+        """Whether to look at all, from the beginning."""
+        self._place = 0
+        """How far the look at all has come."""
+        self._hurried = False
+        """Whether it goes on at once, rather than at the next poll."""
         self._events = True
         self._settling = False
         self._triggering = False
@@ -60,16 +71,18 @@ class WaitingActor(Actor):
         match message:
             case JobsFinished(job_keys=job_keys):
                 self._jobs.update(job_keys)
-                self._all = self._all or not job_keys or len(self._jobs) > _JOBS_MOST
+                self._anew = self._anew or not job_keys or len(self._jobs) > _JOBS_MOST
                 self._events = True
             case EventsAppended():
                 self._events = True
             case _Poll():
                 self._all = self._events = True
-            case _SettledJobs(settled=settled):
+            case _SettledJobs(some=some, round_=round_):
                 self._settling = False
-                self._all = self._all or settled.more
-                self._tell(settled)
+                self._anew = self._anew or some.more
+                self._tell(some)
+                if round_ is not None:
+                    self._went_on(round_)
             case _Triggered(settled=settled):
                 self._triggering = False
                 self._events = self._events or settled.more
@@ -78,26 +91,44 @@ class WaitingActor(Actor):
                 if not isinstance(error, UnavailableError):
                     raise error
                 if what == "settle":
-                    self._settling = False
+                    self._settling, self._anew = False, True
                 else:
                     self._triggering = False
                 return  # the next poll tries again
         self._step(ctx)
 
     def _step(self, ctx: Context) -> None:
-        if not self._settling and (self._all or self._jobs):
-            jobs = None if self._all else tuple(self._jobs)
+        if not self._settling and (self._anew or self._all or self._jobs):
+            if self._anew:
+                self._anew, self._all, self._hurried, self._place = False, True, True, 0
+                self._jobs.clear()
+            jobs, after = tuple(self._jobs), self._place if self._all else None
             self._settling, self._all = True, False
             self._jobs.clear()
             ctx.pipe(
-                lambda: self._settle(jobs, ctx), on_error=lambda error: _Failed("settle", error)
+                lambda: self._settle(jobs, after, ctx),
+                on_error=lambda error: _Failed("settle", error),
             )
         if not self._triggering and self._events:
             self._triggering, self._events = True, False
             ctx.pipe(lambda: self._run(ctx), on_error=lambda error: _Failed("trigger", error))
 
-    async def _settle(self, jobs: tuple[int, ...] | None, ctx: Context) -> _SettledJobs:
-        return _SettledJobs(await self._store.settle(jobs, now=ctx.clock.now()))
+    def _went_on(self, round_: Settled) -> None:
+        """What the look at all has come to: where it let go as much as it may, it is repeated."""
+        self._tell(round_)
+        if round_.more:
+            self._all = True
+            return
+        self._place = round_.place
+        self._hurried = self._hurried and self._place > 0
+        self._all = self._all or self._hurried
+
+    async def _settle(self, jobs: tuple[int, ...], after: int | None, ctx: Context) -> _SettledJobs:
+        now = ctx.clock.now()
+        some = await self._store.settle(jobs, now=now) if jobs else Settled()
+        if after is None:
+            return _SettledJobs(some, None)
+        return _SettledJobs(some, await self._store.settle(None, now=now, after=after))
 
     async def _run(self, ctx: Context) -> _Triggered:
         now = ctx.clock.now()

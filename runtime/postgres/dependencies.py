@@ -24,13 +24,10 @@ _GENERATIONS: Final = 25
 """How far down one call follows what it decides; the rest is the next call's."""
 
 # `later`: somebody asked for it for a time to come; until then it stays out of its job's turn.
-# executions_blocked for all; wait_edges_parent for the children of those given.
+# wait_edges_parent for the children of those given, executions_blocked for what waits of them.
 _DECIDE = f"""
 WITH children AS (
-    SELECT id FROM executions
-    WHERE $2::bigint[] IS NULL AND state = 'blocked' AND reason = 'dependency'
-    UNION
-    SELECT w.child_id FROM wait_edges w WHERE w.parent_key = ANY($2)
+    SELECT w.child_id AS id FROM wait_edges w WHERE w.parent_key = ANY($2)
     UNION
     SELECT id FROM executions
     WHERE job_key = ANY($2) AND state = 'blocked' AND reason = 'dependency'
@@ -245,8 +242,8 @@ WITH candidates AS (
 """
 
 
-async def decide(pool: Pool, job_keys: Sequence[int] | None, *, now: datetime) -> list[Step]:
-    """Decide what waits for these jobs, or all that waits, and what waits for that in turn.
+async def decide(pool: Pool, job_keys: Sequence[int], *, now: datetime) -> list[Step]:
+    """Decide what of these jobs waits, or for these, and what waits for that in turn.
 
     What may run is left `blocked: overlap`, for the step that gives turns; only under
     `overlap: allow` it is `scheduled` here.

@@ -179,9 +179,11 @@ class Keeping:
         """As the port says."""
         await upkeep.tidy(self._keeping, now=now, keep_s=keep_s)
 
-    async def settle(self, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
+    async def settle(
+        self, job_keys: Sequence[int] | None, *, now: datetime, after: int = 0
+    ) -> Settled:
         """As the port says."""
-        return await waiting.settle(self._keeping, job_keys, now=now)
+        return await waiting.settle(self._keeping, job_keys, now=now, after=after)
 
     async def run_triggers(self, *, now: datetime, limit: int) -> Settled:
         """As the port says."""

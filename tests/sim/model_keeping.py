@@ -137,7 +137,10 @@ class Keeping:
 
     # --- what waits -----------------------------------------------------------------------
 
-    async def settle(self, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
+    async def settle(
+        self, job_keys: Sequence[int] | None, *, now: datetime, after: int = 0
+    ) -> Settled:
+        assert after == 0, "one look is at all there is"
         pools: set[str] = set()
         here = set(self.books.jobs) if job_keys is None else set(job_keys)
         self._wake(now, pools)

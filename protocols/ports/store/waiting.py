@@ -13,15 +13,25 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     pools: Sequence[str] = ()
     schedules_changed: bool = False
     more: bool = False
+    place: int = 0
+    """Of a look at all: where the next one goes on; 0, at the beginning."""
 
 
 class WaitingStore(Protocol):
     """What lets blocked work go, and what reads the event log for triggers."""
 
-    async def settle(self, job_keys: Sequence[int] | None, *, now: datetime) -> Settled:
+    async def settle(
+        self, job_keys: Sequence[int] | None, *, now: datetime, after: int = 0
+    ) -> Settled:
         """Unblock all that may run now, of these jobs or of all; level-triggered.
 
         Turns that came free, dependencies met or failed, `@after` schedules whose job finished.
+
+        Args:
+            job_keys: these; None for all, of which one call looks at a bounded number with
+                something blocked.
+            now: the instant.
+            after: of all, those with a greater key: the `place` of the call before.
         """
         ...
 

@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from runtime.postgres import waiting
 from runtime.postgres.waiting import settle
 from tests.contract.store.books import NOW, Books, at
 
@@ -38,6 +39,26 @@ async def test_a_free_turn_goes_to_the_oldest(books: Books):
     assert await books.hot(other) == [(alone, "blocked", "overlap", False)]
     assert (await settle(books.pool, None, now=at(10))).pools == ["q"]
     assert (await settle(books.pool, None, now=at(10))).pools == []
+
+
+@pytest.mark.asyncio
+async def test_a_look_at_all_takes_in_so_many_jobs_and_says_where_to_go_on(
+    books: Books, monkeypatch
+):
+    monkeypatch.setattr(waiting, "JOBS_AT_ONCE", 2)
+    parent = await books.job("parent")
+    jobs = [await books.job(f"j{n}") for n in range(5)]
+    for job in jobs[:3]:
+        await books.row(job, state="blocked", reason="overlap", overlap="queue", pool=f"p{job}")
+    for job in jobs[3:]:
+        await books.blocked(job, parent)
+    await books.end(await books.row(parent, state="scheduled"), "succeeded")
+    went, place = [], 0
+    for _ in range(3):
+        settled = await settle(books.pool, None, now=at(10), after=place)
+        went.append(await books.one("SELECT count(*) FROM executions WHERE state = 'scheduled'"))
+        place = settled.place
+    assert (went, place) == ([2, 4, 5], 0)
 
 
 @pytest.mark.asyncio

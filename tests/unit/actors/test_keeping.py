@@ -9,7 +9,7 @@ from actors.janitor import JanitorActor
 from actors.waiting import WaitingActor
 from protocols.actor import Actor
 from protocols.messages import JobsFinished, Ready
-from protocols.ports.store import NodeInfo
+from protocols.ports.store import NodeInfo, Settled
 from protocols.props import Props
 from runtime.kernel.context import local
 from runtime.memory.coordinator import SoleCoordinator
@@ -193,3 +193,50 @@ async def test_what_waits_goes_without_a_hint(open_house):
         )
         assert Ready("default") in house.hints
         assert local(waiting).restarts == 0
+
+
+class ThreeRounds:
+    """Books so large that a look at all of them takes three."""
+
+    def __init__(self) -> None:
+        self.asked = []
+        self.more = False
+
+    async def settle(self, job_keys, *, now, after=0) -> Settled:
+        self.asked.append(after if job_keys is None else tuple(job_keys))
+        if job_keys is not None:
+            return Settled(more=self.more)
+        return Settled(place=(after + 1) % 3)
+
+    async def run_triggers(self, *, now, limit) -> Settled:
+        return Settled()
+
+
+async def test_a_poll_looks_at_a_part_of_what_waits_and_what_may_be_any_of_it_has_all_looked_at(
+    open_house,
+):
+    async with open_house() as house:
+        store = ThreeRounds()
+        waiting = house.kit.spawn(lambda: WaitingActor(store=store, hints=house))
+        await house.kit.advance(0.5)
+        assert store.asked == [0, 1, 2]  # it has just begun
+        for _ in range(4):
+            await house.kit.advance(1.0)
+        assert store.asked[3:] == [0, 1, 2, 0]
+        waiting.tell(JobsFinished((7,)))
+        await house.kit.settle()
+        assert store.asked[7:] == [(7,)]
+        waiting.tell(JobsFinished(()))
+        await house.kit.settle()
+        assert store.asked[8:] == [0, 1, 2]
+
+
+async def test_what_was_let_go_in_part_has_all_looked_at(open_house):
+    async with open_house() as house:
+        store = ThreeRounds()
+        waiting = house.kit.spawn(lambda: WaitingActor(store=store, hints=house))
+        await house.kit.advance(0.5)
+        store.more = True
+        waiting.tell(JobsFinished((7,)))
+        await house.kit.settle()
+        assert store.asked[3:] == [(7,), 0, 1, 2]
