@@ -55,6 +55,8 @@ def list_(client: Client, *, limit: int, as_json: bool) -> None:
 @uses_node
 def show(client: Client, *, dag: str, wish: Wish, as_json: bool) -> None:
     """Show a DAG, and draw its graph."""
+    if dag == "runs":
+        raise click.UsageError("no DAG can be named runs; `runtime dags runs` lists those of all")
     found = client.get("dags", dag)
     if as_json:
         print_json(found)

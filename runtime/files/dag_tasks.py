@@ -33,6 +33,8 @@ from runtime.files.references import Reference, references_of, shell_references
 from runtime.files.tasks import KINDS, read_plain
 
 TASKS_MAX: Final = 20_000
+EDGES_MAX: Final = 200_000
+"""Dependencies of all tasks of a DAG."""
 ITEMS_MAX: Final = 10_000
 PARALLELISM_MAX: Final = 1_000
 TRIGGERS: Final = (

@@ -11,7 +11,14 @@ from protocols.errors import InvalidError, Problem
 from protocols.input_schema import check_input, schema_problems
 from protocols.jobs import JobSpec, Retry
 from protocols.schedules import Calendar
-from runtime.files.dag_tasks import TASKS_MAX, ReadTask, read_dag_task, read_defaults, task_name
+from runtime.files.dag_tasks import (
+    EDGES_MAX,
+    TASKS_MAX,
+    ReadTask,
+    read_dag_task,
+    read_defaults,
+    task_name,
+)
 from runtime.files.fields import Fields, Refused, choice, job_name, plain, seconds
 from runtime.files.graphs import Ancestry, Names, cycle_in, in_order, spelled
 from runtime.files.jobs import close, named_calendars, read_due, read_shared
@@ -139,7 +146,7 @@ def _tasks(fields: Fields, *, tenant: str, dag_id: str) -> list[ReadTask]:
     if len(raw) > TASKS_MAX:
         fields.refuse(("tasks",), f"a DAG has at most {TASKS_MAX:,} tasks; here are {len(raw):,}")
         return []
-    return [
+    tasks = [
         read_dag_task(
             one,
             (*fields.path, "tasks", i),
@@ -150,6 +157,11 @@ def _tasks(fields: Fields, *, tenant: str, dag_id: str) -> list[ReadTask]:
         )
         for i, one in enumerate(raw)
     ]
+    edges = sum(len(task.dependencies) for task in tasks)
+    if edges > EDGES_MAX:
+        text = f"the tasks of a DAG have at most {EDGES_MAX:,} dependencies; here are {edges:,}"
+        fields.refuse(("tasks",), f"{text}: let a task stand between layers that all wait")
+    return tasks
 
 
 def _roles(fields: Fields, tasks: Sequence[ReadTask]) -> dict[str, TaskRole]:

@@ -270,6 +270,16 @@ def test_ten_thousand_tasks_deep_and_wide():
     assert len(load(wide).jobs) == 10_001
 
 
+def test_dependencies_are_bounded_in_all():
+    ends = ", ".join(f"t{n}" for n in range(500))
+    layers = [f"{{task_id: t{n}, command: x}}" for n in range(500)]
+    layers += [f"{{task_id: a, command: x, dependencies: &all [{ends}]}}"]
+    layers += [f"{{task_id: b{n}, command: x, dependencies: *all}}" for n in range(400)]
+    (line,) = errors(f"dags: [{{dag_id: d, tasks: [{', '.join(layers)}]}}]")
+    assert "at most 200,000 dependencies; here are 200,500" in line
+    assert load(f"dags: [{{dag_id: d, tasks: [{', '.join(layers[:-1])}]}}]").jobs
+
+
 RAW = st.recursive(
     st.one_of(
         st.none(),

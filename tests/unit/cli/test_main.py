@@ -45,6 +45,7 @@ def test_the_help_lists_every_command_without_loading_one(capsys):
     [
         ["bogus"],
         ["jobs", "bogus"],
+        ["dags", "show", "runs"],
         ["jobs", "--bogus"],
         ["start", "extra"],
         ["trigger"],
