@@ -15,6 +15,8 @@ import msgspec
 from runtime.pictures.graph import Node
 
 _SWEEPS: Final = 12
+_LINES_SWEPT: Final = 100_000
+"""Over all sweeps: a graph of more lines than that stays in the order it has."""
 
 
 class Layers(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +102,11 @@ def _ordered(
 ) -> list[list[int]]:
     """The best of a few sweeps, down by parents and up by children."""
     current = [list(row) for row in rows]
+    sweeps = min(_SWEEPS, _LINES_SWEPT // max(1, sum(map(len, down))))
+    if not sweeps:
+        return current
     best, fewest = current, crossings(current, down)
-    for sweep in range(_SWEEPS):
+    for sweep in range(sweeps):
         if not fewest:
             break
         neighbours = up if sweep % 2 == 0 else down

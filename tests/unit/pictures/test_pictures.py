@@ -92,6 +92,14 @@ def test_places_are_in_order_and_what_was_wanted_stands_where_it_can(pairs):
         assert found == pytest.approx(wanted)
 
 
+def test_what_has_too_many_lines_to_untangle_keeps_its_order():
+    above = [Node(label=f"a{n}") for n in range(400)]
+    parents = tuple(range(399, -1, -1))
+    below = [Node(label=f"b{n}", parents=parents) for n in range(400)]
+    layers = layered([*above, *below])
+    assert layers.rows == (tuple(range(400)), tuple(range(400, 800)))
+
+
 def test_crossings_are_counted_and_untangled():
     tangled = [Node(label="a"), Node(label="b"), Node(label="c"), Node(label="x", parents=(2,))]
     tangled += [Node(label="y", parents=(1,)), Node(label="z", parents=(0,))]
