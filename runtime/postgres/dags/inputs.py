@@ -1,7 +1,7 @@
 """Holds what began a run to what its DAG takes: a run with another input fails, and runs nothing.
 
-Who asks by hand is told at once. An event, a record, a schedule and a DAG that runs another have
-nobody to tell: their run is there, `failed: input`, and its execution's error says what is wrong.
+Who asks over HTTP is told at once. Where an event, a record, a program or another DAG has asked,
+the run is there, `failed: input`, and its execution's error says what is wrong.
 """
 
 from collections.abc import Sequence
