@@ -220,7 +220,7 @@ class NodeProcess:
             own |= {
                 "LD_PRELOAD": str(self._faketime),
                 "FAKETIME_TIMESTAMP_FILE": str(self.folder / CLOCK_FILE),
-                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
         return {**kept, **self._environment, **own}
