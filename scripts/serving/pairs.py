@@ -19,6 +19,7 @@ from runtime.postgres.embedded import binaries, cluster
 from runtime.postgres.embedded.credentials import load_or_make
 from runtime.postgres.embedded.files import PRIVATE_FILE, write_whole
 from runtime.postgres.embedded.place import Place
+from runtime.postgres.errors import SAID
 from scripts.serving.processes import ServiceError, finish
 from scripts.serving.teams import LOOPBACK, Member, Team
 
@@ -88,7 +89,7 @@ async def clone(folder: Path, team: Team, member: Member, place: Place, log: Pat
     primary = team.member(load_roles(folder, team).primary)
     try:
         await ask(folder, primary, _SLOT, _slot(member))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except SAID as error:
         raise ServiceError(
             f"{member.name} is to become a copy of {primary.name}, which does not answer "
             f"({error}): `restart {primary.name}` first"

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
-import asyncpg
 
 from runtime.postgres.embedded import EmbeddedPostgresError, binaries, cluster, postmaster
 from runtime.postgres.embedded.credentials import load_or_make
 from runtime.postgres.embedded.files import PRIVATE_FILE, PUBLIC_FILE, write_whole
 from runtime.postgres.embedded.place import LINK, OUTSIDE, Place, prepare_data_dir, settle
 from runtime.postgres.embedded.process import Account
+from runtime.postgres.errors import SAID
 from scripts.serving import pairs
 from scripts.serving.kinds import Kind, Seat
 from scripts.serving.pairs import Roles
@@ -55,7 +55,6 @@ SETTINGS: Mapping[str, str] = {
     "full_page_writes": "on",
     "synchronous_commit": "on",
 }
-_UNANSWERED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def runnable(account: Account | None) -> Path:
@@ -206,7 +205,7 @@ async def _complete(seats: Sequence[Seat]) -> None:
                 configure(primary, strict)
                 await pairs.reload(folder, primary.member)
                 await pairs.tighten(folder, primary.team, standby.member)
-    except _UNANSWERED as error:
+    except SAID as error:
         name = primary.member.name
         raise ServiceError(
             f"{name} does not answer any more: {type(error).__name__} {error}"
@@ -216,7 +215,7 @@ async def _complete(seats: Sequence[Seat]) -> None:
 async def _answers(seat: Seat) -> bool:
     try:
         return await pairs.ask(seat.set_folder, seat.member, "SELECT 1") == 1
-    except _UNANSWERED:
+    except SAID:
         return False
 
 

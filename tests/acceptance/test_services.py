@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from runtime.postgres.errors import SAID
 from tests.support.embedded import gone, wait_until
 from tests.support.folders import walkable_folder
 from tests.support.services import MISSING, SCRIPT, Services
@@ -285,7 +286,7 @@ class Writer:
         while True:
             try:
                 await session.execute("INSERT INTO written VALUES ($1)", self.acknowledged + 1)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except SAID:
                 session.terminate()
                 return
             self.acknowledged += 1

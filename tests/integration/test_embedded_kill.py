@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
-import asyncpg
 import psutil
 import pytest
 
 from runtime.postgres.embedded.process import kill_session, spawn
+from runtime.postgres.errors import SAID
 from tests.support.embedded import (
     Node,
     Told,
@@ -126,7 +126,7 @@ async def test_kill_9_of_postgresql_under_a_running_node_is_mended(worn: Path, v
                 try:
                     count = await ask(server.connection, "SELECT count(*) FROM kept")
                     break
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                except SAID:
                     await asyncio.sleep(0.05)
         assert count == 20
         supervisor.cancel()

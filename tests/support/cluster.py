@@ -24,7 +24,12 @@ TTL_S = 3.0
 TOKEN = "a-token-that-all-nodes-of-a-test-share"
 
 
-LEFT = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError)
+LEFT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 """What a session says whose server was restarted."""
 
 

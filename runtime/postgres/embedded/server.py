@@ -31,6 +31,7 @@ from runtime.postgres.embedded.errors import (
 from runtime.postgres.embedded.launch import Launcher
 from runtime.postgres.embedded.lock import DataDirLock, Holder
 from runtime.postgres.embedded.place import OUTSIDE, Place, prepare_data_dir, settle
+from runtime.postgres.errors import SAID
 
 # How long a start may stand perfectly still: no log line, no CPU, no disk. Recovery may take hours.
 STALL_S = 300.0
@@ -240,7 +241,7 @@ class EmbeddedPostgres:
                 f"the PostgreSQL in {self.place.home} does not know the password in "
                 f"{credentials.FILE_NAME}: put back the file that belongs to it"
             ) from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except SAID as error:
             raise StartFailedError(
                 f"PostgreSQL started and then did not answer: {error} ({self.place.log})"
             ) from error
