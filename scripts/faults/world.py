@@ -37,8 +37,8 @@ _CLUSTER: Final = ROOT / "config" / "cluster.yaml"
 _STALL_S: Final = 0.3
 _LOOK_S: Final = 0.05
 _FAKETIME: Final = (
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 )
 
 
