@@ -104,7 +104,9 @@ class DagActor(Actor):
             case Cease():
                 self._ceased = True
             case _Poll():
-                self._want(ctx, "advance", "claim", "wake", "look", "end")
+                self._want(ctx, "claim", "wake")
+                if self._held or self._cancels:
+                    self._want(ctx, "look", "end")
             case _Due():
                 self._alarm = None
                 self._want(ctx, "wake")
@@ -191,6 +193,8 @@ class DagActor(Actor):
     async def _wake(self, ctx: Context) -> _Stepped:
         woken = await self._store.wake(now=ctx.clock.now(), limit=_WAKE_BATCH)
         self._tell(woken.advanced, ctx)
+        if woken.ends:
+            self._want(ctx, "advance")
         return _Stepped("wake", more=woken.advanced.more, next_at=woken.next_at)
 
     async def _look(self, ctx: Context) -> _Stepped:

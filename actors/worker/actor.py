@@ -368,9 +368,9 @@ class WorkerActor(Actor):
 
     def _look(self, ctx: Context) -> None:
         self._polls += 1
-        if not self._looking:
+        compare = self._reconcile or self._polls % _COMPARE_EVERY == 0
+        if not self._looking and (compare or self._held.busy):
             self._looking = True
-            compare = self._reconcile or self._polls % _COMPARE_EVERY == 0
             ctx.pipe(self._read_books(compare), on_error=lambda error: _Failed("books", error))
 
     async def _read_books(self, compare: bool) -> _Books:  # noqa: FBT001

@@ -18,6 +18,7 @@ HEADER_BYTES_MAX: Final = 32 * 1024
 KEEP_ALIVE_S: Final = 30
 STOP_WITHIN_S: Final = 3
 CONNECTIONS_MAX: Final = 1000
+_TICK_S: Final = 1.0
 
 
 class ApiServer:
@@ -83,7 +84,7 @@ class ApiServer:
         self._tail.end()
         if self._server is None:
             return
-        self._server.should_exit = True
+        self._server.end()
         await self._ended.wait()
 
 
@@ -93,6 +94,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._exit = anyio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,3 +103,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def main_loop(self) -> None:
+        """Renew the answers' date each second; uvicorn's own looks ten times for its end."""
+        while not await self.on_tick(0):
+            with anyio.move_on_after(_TICK_S):
+                await self._exit.wait()
+
+    def end(self) -> None:
+        """Have `serve` return once the requests under way are answered."""
+        self.should_exit = True
+        self._exit.set()

@@ -97,6 +97,14 @@ UPDATE nodes SET state = 'dead', leads = '{}'
 FROM silent WHERE nodes.incarnation = silent.incarnation
 """
 
+# nodes_open. Most of the time the only question.
+_SILENT_OR_ENDED: Final = """
+SELECT incarnation FROM nodes
+WHERE ended_at IS NULL AND (state IN ('dead', 'stopped')
+    OR last_beat_at < clock_timestamp() - make_interval(secs => $1::float8))
+ORDER BY incarnation LIMIT 1
+"""
+
 _ENDED = """
 SELECT incarnation FROM nodes
 WHERE ended_at IS NULL AND state IN ('dead', 'stopped')
@@ -267,6 +275,8 @@ async def declare_dead(
     Returns the incarnations that had something to be settled. A node may hold more than
     `LOST_AT_ONCE`, so the caller asks again until there are none.
     """
+    if not await pool.fetch(_SILENT_OR_ENDED, ttl_s):
+        return []
     return await _end(pool, silent_s=ttl_s, now=now, lose=lose)
 
 

@@ -17,4 +17,4 @@ class NoDags:
 
     async def wake(self, *, now, limit) -> Woken:
         del now, limit
-        return Woken(advanced=Advanced(), next_at=None)
+        return Woken(advanced=Advanced(), next_at=None, ends=False)

@@ -26,6 +26,8 @@ class Woken(msgspec.Struct, frozen=True, kw_only=True):
 
     advanced: Advanced
     next_at: datetime | None
+    ends: bool
+    """Whether there are ends of tasks, or looks, that nobody has taken account of yet."""
 
 
 class DagStore(DispatchStore, Protocol):

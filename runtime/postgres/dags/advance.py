@@ -52,7 +52,8 @@ WHERE r.finished_at IS NULL AND r.deadline <= $1 AND r.handlers = 'none'
     AND r.reason IS DISTINCT FROM 'timeout' AND NOT r.cancelling
 ORDER BY r.run LIMIT $2
 """
-# What is first of either, due or to come: most of the time the only question.
+# What is first of either, due or to come, and whether a hint was missed: most of the time the only
+# questions.
 _FIRST: Final = """
 SELECT (
     SELECT w.wake_at FROM dag_tasks w
@@ -62,7 +63,9 @@ SELECT (
     SELECT min(r.deadline) FROM dag_runs r
     WHERE r.finished_at IS NULL AND r.handlers = 'none' AND NOT r.cancelling
         AND r.reason IS DISTINCT FROM 'timeout'
-) AS deadline
+) AS deadline, (
+    SELECT e.execution FROM dag_ended e ORDER BY e.execution LIMIT 1
+) IS NOT NULL AS ends
 """
 
 # dag_tasks_pkey.
@@ -168,9 +171,9 @@ async def _look(turn: Turn, runs: Iterable[int]) -> set[int]:
 
 async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woken:
     """As `DagStore.wake`."""
-    next_at = await _first(pool)
+    next_at, ends = await _first(pool)
     if next_at is None or next_at > now:
-        return Woken(advanced=Advanced(), next_at=next_at)
+        return Woken(advanced=Advanced(), next_at=next_at, ends=ends)
     due = await pool.fetch(_DUE, now, limit)
     late = await pool.fetch(_LATE, now, limit)
 
@@ -186,13 +189,15 @@ async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woke
 
     told = await _transact(pool, work)
     more = len(due) >= limit or len(late) >= limit
-    return Woken(advanced=_told(told, more=more), next_at=await _first(pool))
+    next_at, ends = await _first(pool)
+    return Woken(advanced=_told(told, more=more), next_at=next_at, ends=ends)
 
 
-async def _first(pool: Pool) -> datetime | None:
-    """When the first wait or deadline is due, or was."""
+async def _first(pool: Pool) -> tuple[datetime | None, bool]:
+    """When the first wait or deadline is due, or was; and whether ends are to be taken account of."""
     (row,) = await pool.fetch(_FIRST)
-    return min((at for at in (row["wake_at"], row["deadline"]) if at is not None), default=None)
+    instants = [at for at in (row["wake_at"], row["deadline"]) if at is not None]
+    return min(instants, default=None), row["ends"]
 
 
 async def over(pool: Pool, runs: Sequence[int]) -> Sequence[int]:

@@ -1,7 +1,9 @@
 """The house over HTTP: health, metrics, nodes, actors, the audit trail, pausing, the document."""
 
 import re
+from email.utils import parsedate_to_datetime
 
+import anyio
 import pytest
 
 from protocols.messages import SchedulesChanged
@@ -34,6 +36,15 @@ async def test_metrics_are_prometheus_text_with_units_in_their_names(site):
     assert 'tickwright_leadership_epoch_count{leadership="0"} 0.0' in text
     documented = (site.folder / "docs" / "api.md").read_text()
     assert [name for name in names if name not in documented] == []
+
+
+async def test_answers_tell_the_time_of_their_day(site):
+    first = parsedate_to_datetime((await site.http.get("/health/live")).headers["Date"])
+    with anyio.fail_after(20):
+        later = first
+        while later == first:
+            later = parsedate_to_datetime((await site.http.get("/health/live")).headers["Date"])
+    assert later > first
 
 
 async def test_actors_are_shown_as_the_tree_that_lives(site):

@@ -9,7 +9,7 @@ from actors.dag.actor import DagActor
 from protocols.dags import POOL
 from protocols.ports.store import Claimed, Lane
 from protocols.ports.store.claiming import Lanes
-from protocols.ports.store.dags import Advanced
+from protocols.ports.store.dags import Advanced, Woken
 from tests.sim.model_dags import NoDags
 
 pytestmark = pytest.mark.asyncio
@@ -82,3 +82,36 @@ async def test_a_root_that_is_claimed_again_while_its_end_is_told_is_held(open_h
         store.over = True
         await house.kit.advance(2.0)
         assert store.ended == [(1, 1), (1, 2)]
+
+
+class MissedEnds(NoDags):
+    """Books with ends that no hint told of."""
+
+    def __init__(self) -> None:
+        self.ends = False
+        self.advances = 0
+
+    async def lanes(self, pool, *, now, level) -> Lanes:
+        return Lanes((), None)
+
+    async def running(self, incarnation, pool) -> list[tuple[int, int]]:
+        return []
+
+    async def wake(self, *, now, limit) -> Woken:
+        return Woken(advanced=Advanced(), next_at=None, ends=self.ends)
+
+    async def advance(self, *, now, limit) -> Advanced:
+        self.ends = False
+        self.advances += 1
+        return Advanced()
+
+
+async def test_a_poll_takes_account_of_ends_whose_hint_was_lost_and_else_only_looks(open_house):
+    async with open_house() as house:
+        store = MissedEnds()
+        house.kit.spawn(lambda: DagActor(store=store, hints=house, incarnation=house.node))
+        await house.kit.advance(5.0)
+        assert store.advances == 1  # as it began
+        store.ends = True
+        await house.kit.advance(2.0)
+        assert (store.ends, store.advances) == (False, 2)

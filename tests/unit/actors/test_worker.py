@@ -190,6 +190,15 @@ async def test_a_cancel_is_found_by_the_poll(open_house):
         assert house.executor.cancelled[0] == (one.id, one.fencing_token)
 
 
+async def test_a_worker_with_nothing_in_hand_leaves_the_books_alone(open_house):
+    async with open_house() as house:
+        house.spawn_worker()
+        await house.kit.advance(3.0)
+        house.line.asked.clear()
+        await house.kit.advance(10.0)
+        assert house.line.asked == []
+
+
 async def test_at_the_nodes_end_all_is_ended_written_or_handed_back(open_house):
     async with open_house() as house:
         job = house.job()
