@@ -194,7 +194,7 @@ async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woke
 
 
 async def _first(pool: Pool) -> tuple[datetime | None, bool]:
-    """When the first wait or deadline is due, or was; and whether ends are to be taken account of."""
+    """When the first wait or deadline is due, or was; and whether ends are left to be counted."""
     (row,) = await pool.fetch(_FIRST)
     instants = [at for at in (row["wake_at"], row["deadline"]) if at is not None]
     return min(instants, default=None), row["ends"]
