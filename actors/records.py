@@ -12,14 +12,12 @@ from typing import Any, Final, Literal
 import msgspec
 
 from protocols.errors import InvalidError
+from protocols.executions import INPUT_BYTES_MAX
 from protocols.instants import iso
 from protocols.messages import JobsFinished, Ready
 from protocols.ports.hints import Hints
 from protocols.ports.records import Record, Subscription
 from protocols.ports.store import Match, RecordStore, Triggered, TriggerRequest
-
-INPUT_BYTES_MAX: Final = 256 * 1024
-"""The limit of every input; of a larger record the job is told where it stands, not its value."""
 
 BATCH_REQUESTS: Final = 1000
 BATCH_BYTES: Final = 4 << 20

@@ -36,6 +36,9 @@ FINAL: Final[frozenset[State]] = frozenset({"succeeded", "dead", "cancelled", "s
 STORED: Final[frozenset[State]] = frozenset(TRANSITIONS) - {"ready"}
 """States that a row may hold."""
 
+INPUT_BYTES_MAX: Final = 256 * 1024
+"""Of an execution's input, whoever gives it: a trigger, a record, or a run that another begins."""
+
 
 class IllegalTransition(Exception):  # noqa: N818
     """A state was asked to become one that `TRANSITIONS` does not allow."""

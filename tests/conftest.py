@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from runtime.postgres.embedded import ConnectionSettings, binaries, owner
+from tests.support.cluster import servers  # noqa: F401 - a fixture, for whoever asks
 from tests.support.embedded_node import INSTALLATION
 from tests.support.folders import walkable_folder
 from tests.support.postgres import (

@@ -7,14 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from protocols.dags import DagTaskSpec
+from protocols.executions import INPUT_BYTES_MAX
 from protocols.expression_values import TASK_STEPS_MAX, Work, truth
 from protocols.expressions import ExpressionError, evaluate, parse, paths
 from protocols.templates import as_text, expressions_in, render, task_ids
 
 TOO_LARGE: Final = "results_too_large"
 """The reason of a mapped task that succeeded and whose results were not kept."""
-DAG_INPUT_BYTES_MAX: Final = 256 * 1024
-"""Of a run within a run, as of any execution."""
 
 
 class ValuesError(Exception):
@@ -90,8 +89,8 @@ def dag_input(spec: DagTaskSpec, scope: Mapping[str, Any]) -> bytes | None:
     if spec.dag.input is None:
         return None
     text = msgspec.json.encode(_rendered(spec.dag.input, scope, "input"))
-    if len(text) > DAG_INPUT_BYTES_MAX:
-        raise ValuesError(f"input: more than {DAG_INPUT_BYTES_MAX} bytes as JSON")
+    if len(text) > INPUT_BYTES_MAX:
+        raise ValuesError(f"input: more than {INPUT_BYTES_MAX} bytes as JSON")
     return text
 
 

@@ -9,6 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from protocols.dags import POOL
+from protocols.executions import INPUT_BYTES_MAX
 from protocols.ids import execution_id
 from protocols.messages import Hint, JobsFinished, Ready, SchedulesChanged
 from protocols.ports.store import Triggered, TriggerRequest
@@ -32,8 +33,6 @@ from runtime.postgres.operations.next_fires import COUNT_MAX, next_fires
 from runtime.postgres.operations.pause import pause_job, resume_job
 from runtime.postgres.operations.session import Connection
 from runtime.postgres.trigger import trigger
-
-INPUT_BYTES_MAX: Final = 256 * 1024
 
 
 class TriggerJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

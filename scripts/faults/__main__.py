@@ -21,6 +21,7 @@ from scripts.faults.world import Wanted, find_faketime, interruptible
 
 _PERIODICS = ROOT.parent / "shared" / "data" / "k8s_periodics.json"
 _INTERRUPTED = 130
+_CANNOT = (ServerError, NodeError)
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
                 print(msgspec.json.encode(fault).decode())
             return 0
         report = asyncio.run(interruptibly(wanted, lanes, how))
-    except (ServerError, NodeError) as error:
+    except _CANNOT as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -50,7 +51,15 @@ def main() -> int:
 async def interruptibly(wanted: Wanted, lanes: Lanes, how: Options) -> Report:
     """Run under signals that leave nothing behind."""
     interruptible()
-    return await run(wanted, lanes, how)
+    try:
+        return await run(wanted, lanes, how)
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        if group.split(_CANNOT)[1] is not None:
+            raise
+        raise error from group
 
 
 def asked(options: argparse.Namespace) -> tuple[Wanted, Lanes, Options]:

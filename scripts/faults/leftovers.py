@@ -10,7 +10,7 @@ import msgspec
 import psutil
 
 from scripts.faults.checks import Breach
-from scripts.faults.nodes import NodeProcess
+from scripts.faults.nodes import NodeError, NodeProcess
 from scripts.faults.world import World
 
 AFTER_S: Final = 30.0
@@ -36,7 +36,18 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def look(world: World, node: NodeProcess) -> Holdings:
-    """What a living node holds now; `sessions` are those of its link to PostgreSQL."""
+    """What a living node holds now; `sessions` are those of its link to PostgreSQL.
+
+    Raises:
+        NodeError: it has ended, and nobody had asked it to.
+    """
+    try:
+        return await _look(world, node)
+    except psutil.NoSuchProcess as error:
+        raise NodeError(f"node {node.name} has ended by itself: {node.last_words()}") from error
+
+
+async def _look(world: World, node: NodeProcess) -> Holdings:
     ports = {link.port for link in node.links.values()}
     own = psutil.Process(node.pid)
     links = [c for c in own.net_connections(kind="tcp") if c.raddr and c.raddr.port in ports]
@@ -69,11 +80,14 @@ async def leftovers(world: World, before: dict[str, Holdings]) -> list[Breach]:
     """I6: what is still too much `AFTER_S` seconds after the drain; at once where nothing is."""
     until_s = time.monotonic() + AFTER_S
     while True:
-        found = [
-            breach
-            for node in world.nodes.values()
-            for breach in _compare(node.name, before[node.name], await look(world, node))
-        ]
+        try:
+            found = [
+                breach
+                for node in world.nodes.values()
+                for breach in _compare(node.name, before[node.name], await look(world, node))
+            ]
+        except NodeError as error:
+            return [Breach("I6", str(error))]
         if not found or time.monotonic() > until_s:
             return found
         await asyncio.sleep(0.5)

@@ -2,23 +2,17 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import anyio
-import anyio.lowlevel
 import pytest
 
 from protocols import Actor, Context
 from protocols.actor import ActorDead, Terminated
 from runtime import Runtime
-from tests.support.cluster import TOKEN, TTL_S, ClusterHouse, Servers, cluster, evenly
-from tests.support.folders import walkable_folder
+from tests.support.cluster import TOKEN, TTL_S, ClusterHouse, cluster, evenly
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
-WITHIN_S = 60.0
 SECONDS = """
 jobs:
   - {job_id: s0, schedule: "* * * * * *", command: "true", overlap: allow}
@@ -49,27 +43,6 @@ class Echo(Actor):
 """
 
 
-@pytest.fixture
-def servers(database_server, etcd_server, kafka_server) -> Servers:
-    return Servers(database_server, etcd_server, kafka_server)
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with walkable_folder() as folder:
-        yield folder
-
-
-async def until(house: ClusterHouse, condition, what: str) -> None:
-    """Wait for something that only the nodes can bring about."""
-    with anyio.move_on_after(WITHIN_S):
-        while not await condition():  # noqa: ASYNC110 - another process, which can tell nobody
-            await anyio.sleep(0.05)
-        return
-    stories = "\n".join(f"--- {name}\n{node.story()}" for name, node in house.nodes.items())
-    pytest.fail(f"waited {WITHIN_S:.0f} s in vain until {what}\n{stories}")
-
-
 async def whole(house: ClusterHouse) -> None:
     """Every due instant between a job's first and last has exactly one row."""
     rows = await house.rows(COUNTED)
@@ -86,16 +59,16 @@ def ran(house: ClusterHouse, at_least: int):
     return condition
 
 
-async def test_a_cluster_waits_for_its_schema_and_its_leaderships_are_spread(ground, servers):
-    async with cluster(ground, servers, timer__shards="5") as house:
+async def test_a_cluster_waits_for_its_schema_and_its_leaderships_are_spread(land, servers):
+    async with cluster(land, servers, timer__shards="5") as house:
         house.up("a", "b", "c")
 
         async def spread() -> bool:
             return evenly(await house.leaders(), "abc", 5)
 
-        await until(house, spread, "five leaderships are spread over three nodes")
+        await house.until(spread, "five leaderships are spread over three nodes")
         house.apply(house.nodes["a"], SECONDS)
-        await until(house, ran(house, 20), "jobs of every leadership ran")
+        await house.until(ran(house, 20), "jobs of every leadership ran")
         epochs = await house.rows("SELECT number, epoch FROM leaderships")
 
         led = await house.leaders()
@@ -104,7 +77,7 @@ async def test_a_cluster_waits_for_its_schema_and_its_leaderships_are_spread(gro
         async def taken_over() -> bool:
             return evenly(await house.leaders(), "ac", 5)
 
-        await until(house, taken_over, "the survivors lead what the dead one led")
+        await house.until(taken_over, "the survivors lead what the dead one led")
         now = await house.leaders()
         assert {n: who for n, who in led.items() if who != "b"}.items() <= now.items()
         before = {row["number"]: row["epoch"] for row in epochs}
@@ -115,15 +88,15 @@ async def test_a_cluster_waits_for_its_schema_and_its_leaderships_are_spread(gro
         moved = {number for number, who in led.items() if who == "b"}
         assert {n for n in after if after[n] > before[n]} == moved, (led, now, before, after)
         count = await house.value("SELECT count(*) FROM execution_history")
-        await until(house, ran(house, count + 20), "firing went on")
+        await house.until(ran(house, count + 20), "firing went on")
         await whole(house)
 
 
-async def test_a_name_is_held_until_its_node_has_ended(ground, servers):
-    async with cluster(ground, servers) as house:
+async def test_a_name_is_held_until_its_node_has_ended(land, servers):
+    async with cluster(land, servers) as house:
         (first,) = house.up("a")
         second = house.node("a")
-        second.data_dir = ground / "second"
+        second.data_dir = land / "second"
         second.launch()
         assert second.wait() == 1
         incarnation = await house.value("SELECT incarnation FROM nodes WHERE state = 'up'")
@@ -138,10 +111,10 @@ async def test_a_name_is_held_until_its_node_has_ended(ground, servers):
         assert "waiting for the node of this name to end" in third.story()
 
 
-async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(ground, servers):
-    async with cluster(ground, servers) as house:
+async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(land, servers):
+    async with cluster(land, servers) as house:
         house.up("a")
-        gate = ground / "gate"
+        gate = land / "gate"
         waits = f"while [ ! -e {gate} ]; do sleep 0.05; done"
         house.apply(
             house.nodes["a"],
@@ -155,7 +128,7 @@ async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(grou
         async def running() -> bool:
             return await house.value("SELECT count(*) FROM executions WHERE state = 'running'") == 2
 
-        await until(house, running, "both run on a")
+        await house.until(running, "both run on a")
         house.up("b")
         house.nodes["a"].kill()
         gate.touch()
@@ -163,7 +136,7 @@ async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(grou
         async def ended() -> bool:
             return await house.value("SELECT count(*) FROM execution_history") == 2
 
-        await until(house, ended, "both have ended")
+        await house.until(ended, "both have ended")
         rows = await house.rows(
             "SELECT h.job_id, h.state, h.reason, h.losses, n.name FROM execution_history h"
             " JOIN nodes n USING (incarnation) ORDER BY h.job_id"
@@ -174,15 +147,15 @@ async def test_what_a_dead_node_ran_runs_elsewhere_unless_once_was_the_most(grou
         ]
 
 
-async def test_a_drained_node_leaves_when_its_work_has_ended(ground, servers):
-    async with cluster(ground, servers, timer__shards="2") as house:
+async def test_a_drained_node_leaves_when_its_work_has_ended(land, servers):
+    async with cluster(land, servers, timer__shards="2") as house:
         a, b = house.up("a", "b")
 
         async def spread() -> bool:
             return evenly(await house.leaders(), "ab", 2)
 
-        await until(house, spread, "both lead")
-        gate = ground / "gate"
+        await house.until(spread, "both lead")
+        gate = land / "gate"
         os.mkfifo(gate)
         house.apply(a, f"jobs:\n  - {{job_id: held, command: 'cat {gate}', overlap: allow}}\n")
         for _ in range(4):
@@ -191,13 +164,13 @@ async def test_a_drained_node_leaves_when_its_work_has_ended(ground, servers):
         async def at_b() -> bool:
             return await house.value("SELECT count(*) FROM executions WHERE state = 'running'") == 4
 
-        await until(house, at_b, "all run")
+        await house.until(at_b, "all run")
         a.run("nodes", "drain", "b", RUNTIME_TOKEN=TOKEN).ok()
 
         async def handed_over() -> bool:
             return set((await house.leaders()).values()) == {"a"}
 
-        await until(house, handed_over, "a leads everything")
+        await house.until(handed_over, "a leads everything")
         assert b.code is None, "it left before what it runs had ended"
         writers = [os.open(gate, os.O_WRONLY) for _ in range(1)]
         for writer in writers:
@@ -207,15 +180,15 @@ async def test_a_drained_node_leaves_when_its_work_has_ended(ground, servers):
         assert await house.value("SELECT count(*) FROM attempts WHERE state = 'lost'") == 0
 
 
-async def test_who_waits_for_a_drain_is_told_whether_it_left_or_died(ground, servers):
-    async with cluster(ground, servers) as house:
+async def test_who_waits_for_a_drain_is_told_whether_it_left_or_died(land, servers):
+    async with cluster(land, servers) as house:
         a, b = house.up("a", "b")
         drain = ("nodes", "drain", "b", "--wait")
         assert "b has left" in a.run(*drain, RUNTIME_TOKEN=TOKEN).ok().out
         assert b.wait() == 0
 
         (b,) = house.up("b", pools__held__slots="1")
-        gate = ground / "gate"
+        gate = land / "gate"
         os.mkfifo(gate)
         house.apply(a, f"jobs:\n  - {{job_id: held, command: 'cat {gate}', pool: held}}\n")
         a.run("trigger", "held", RUNTIME_TOKEN=TOKEN).ok()
@@ -223,7 +196,7 @@ async def test_who_waits_for_a_drain_is_told_whether_it_left_or_died(ground, ser
         async def at_b() -> bool:
             return await house.value("SELECT count(*) FROM executions WHERE state = 'running'") == 1
 
-        await until(house, at_b, "b runs what ends only when it is let")
+        await house.until(at_b, "b runs what ends only when it is let")
         late = a.run(*drain, "--timeout", "0.1s", RUNTIME_TOKEN=TOKEN)
         assert late.code == 1
         assert "b has not left within 100ms" in late.err
@@ -233,23 +206,23 @@ async def test_who_waits_for_a_drain_is_told_whether_it_left_or_died(ground, ser
 
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(a.run, *drain, RUNTIME_TOKEN=TOKEN)
-            await until(house, asked, "who waits has asked")
+            await house.until(asked, "who waits has asked")
             b.kill()
         assert waiting.result().code == 1
         assert "b was declared dead" in waiting.result().err
 
 
-async def test_a_rolling_restart_misses_and_repeats_nothing(ground, servers):
-    async with cluster(ground, servers, timer__shards="3") as house:
+async def test_a_rolling_restart_misses_and_repeats_nothing(land, servers):
+    async with cluster(land, servers, timer__shards="3") as house:
         house.up("a", "b", "c")
         house.apply(house.nodes["a"], SECONDS)
-        await until(house, ran(house, 10), "it runs")
+        await house.until(ran(house, 10), "it runs")
         for name in "abc":
             node = house.nodes[name]
             assert node.stop() == 0, node.story()
             node.start()
         count = await house.value("SELECT count(*) FROM execution_history")
-        await until(house, ran(house, count + 20), "it runs on")
+        await house.until(ran(house, count + 20), "it runs on")
         await whole(house)
         attempts = await house.value("SELECT count(*) FROM attempts WHERE state <> 'succeeded'")
         assert attempts == 0
@@ -259,27 +232,27 @@ async def test_a_rolling_restart_misses_and_repeats_nothing(ground, servers):
         assert late.total_seconds() < TTL_S, "a leadership was not handed over but ran out"
 
 
-async def test_leaderships_are_regrouped_while_all_goes_on(ground, servers):
-    async with cluster(ground, servers) as house:
+async def test_leaderships_are_regrouped_while_all_goes_on(land, servers):
+    async with cluster(land, servers) as house:
         house.up("a", "b")
         house.apply(house.nodes["a"], SECONDS)
-        await until(house, ran(house, 10), "it runs")
+        await house.until(ran(house, 10), "it runs")
         for shards in ("4", "2"):
             house.nodes["b"].run("reshard", shards, RUNTIME_TOKEN=TOKEN).ok()
 
             async def spread(shards=shards) -> bool:
                 return evenly(await house.leaders(), "ab", int(shards))
 
-            await until(house, spread, f"{shards} leaderships are spread")
+            await house.until(spread, f"{shards} leaderships are spread")
             count = await house.value("SELECT count(*) FROM execution_history")
-            await until(house, ran(house, count + 20), "it runs on")
+            await house.until(ran(house, count + 20), "it runs on")
         await whole(house)
 
 
-async def test_work_that_finds_no_slot_here_is_told_of_there_by_kafka(ground, servers):
-    async with cluster(ground, servers) as house:
+async def test_work_that_finds_no_slot_here_is_told_of_there_by_kafka(land, servers):
+    async with cluster(land, servers) as house:
         a, b = house.up("a", "b", pools__default__slots="1")
-        gate = ground / "gate"
+        gate = land / "gate"
         os.mkfifo(gate)
         house.apply(
             a,
@@ -294,7 +267,7 @@ async def test_work_that_finds_no_slot_here_is_told_of_there_by_kafka(ground, se
                 " WHERE e.state = 'running'"
             )
 
-        await until(house, held_by, "the only slot of one node is taken")
+        await house.until(held_by, "the only slot of one node is taken")
         full, free = (a, b) if await held_by() == "a" else (b, a)
         done = full.run("trigger", "quick", "--wait", "--json", RUNTIME_TOKEN=TOKEN).ok().json()
         assert done["node"] == ("b" if free is b else "a")
@@ -320,23 +293,23 @@ class Asker(Actor):
         return None
 
 
-async def test_an_actor_of_another_node_answers_and_its_death_is_told(ground, servers, monkeypatch):
-    (ground / "echoing.py").write_text(ECHO)
-    config = ground / "b.yaml"
+async def test_an_actor_of_another_node_answers_and_its_death_is_told(land, servers, monkeypatch):
+    (land / "echoing.py").write_text(ECHO)
+    config = land / "b.yaml"
     config.write_text("actors:\n  - {name: echo, class: 'echoing:Echo'}\n")
-    async with cluster(ground, servers) as house:
-        b = house.node("b", tasks__cwd=str(ground))
+    async with cluster(land, servers) as house:
+        b = house.node("b", tasks__cwd=str(land))
         b._options = [*b._options, "--config", str(config)]
         b.start()
         for name, value in house.env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("RUNTIME_NODE__NAME", "a")
         monkeypatch.setenv("RUNTIME_API__PORT", "0")
-        monkeypatch.setenv("RUNTIME_DATA_DIR", str(ground / "a"))
-        empty = ground / "a.yaml"
+        monkeypatch.setenv("RUNTIME_DATA_DIR", str(land / "a"))
+        empty = land / "a.yaml"
         empty.write_text("")
         async with Runtime.from_config(empty) as rt:
-            await until(house, _finds(rt, "actors/echo/echo@b"), "b is known to a")
+            await house.until(_finds(rt, "actors/echo/echo@b"), "b is known to a")
             echo = rt.lookup("actors/echo/echo@b")
             assert await echo.ask("hello", deadline=5.0) == {"heard": "hello"}
             asker = rt.spawn(Asker)
@@ -349,7 +322,7 @@ async def test_an_actor_of_another_node_answers_and_its_death_is_told(ground, se
             async def told() -> bool:
                 return await asker.ask("ended", deadline=1.0) == ["killed"]
 
-            await until(house, told, "the watcher is told")
+            await house.until(told, "the watcher is told")
 
 
 def _finds(rt: Runtime, name: str):

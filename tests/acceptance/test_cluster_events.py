@@ -1,16 +1,12 @@
 """A cluster tells Kafka what happened to its jobs, whichever node dies, and its dead letters."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import anyio
 import httpx
 import pytest
 
 from runtime.kafka.client import KafkaSettings
 from tests.integration.kafka.outbox import dead_letters, published
-from tests.support.cluster import TOKEN, Servers, cluster
-from tests.support.folders import walkable_folder
+from tests.support.cluster import TOKEN, cluster
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
 
@@ -26,20 +22,9 @@ WHERE o.held_until > clock_timestamp()
 BEHIND = "SELECT count(*) FROM events e, outbox o WHERE (e.xid, e.number) > (o.xid, o.number)"
 
 
-@pytest.fixture
-def servers(database_server, etcd_server, kafka_server) -> Servers:
-    return Servers(database_server, etcd_server, kafka_server)
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with walkable_folder() as folder:
-        yield folder
-
-
-async def test_what_happened_is_told_once_more_nodes_or_fewer(ground, servers):
+async def test_what_happened_is_told_once_more_nodes_or_fewer(land, servers):
     kafka = KafkaSettings(bootstrap_servers=(servers.kafka.bootstrap,))
-    async with cluster(ground, servers) as house:
+    async with cluster(land, servers) as house:
         a, b = house.up("a", "b")
         house.apply(a, JOBS)
         teller = await _until(house, TELLS)

@@ -8,16 +8,13 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from tests.support.cluster import TOKEN, Servers, cluster
+from tests.support.cluster import TOKEN, cluster
 from tests.support.cut_node import COUNTED
 from tests.support.embedded import wait_until
-from tests.support.folders import walkable_folder
 from tests.support.ledger import Books
 from tests.support.node import RUNTIME, Done, NodeProcess
 
@@ -62,12 +59,6 @@ GROUP BY job_id HAVING count(*) > (SELECT count(*) FROM dag_runs WHERE dag_id = 
 UNION ALL SELECT job_id FROM execution_history WHERE job_id = 'whole/m'
 GROUP BY job_id HAVING count(*) <> 3 * (SELECT count(*) FROM dag_runs WHERE dag_id = 'whole')
 """
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with walkable_folder() as folder:
-        yield folder
 
 
 class House:
@@ -148,13 +139,10 @@ class House:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("names", ["a", "abc"], ids=["one_node", "three_nodes"])
-async def test_a_run_completes_wherever_its_nodes_are_cut(
-    names, ground, database_server, etcd_server, kafka_server
-):
-    servers = Servers(database_server, etcd_server, kafka_server)
-    async with cluster(ground, servers) as cluster_house:
+async def test_a_run_completes_wherever_its_nodes_are_cut(names, land, servers):
+    async with cluster(land, servers) as cluster_house:
         nodes = [cluster_house.node(name) for name in names]
-        file = ground / "dags.yaml"
+        file = land / "dags.yaml"
         file.write_text(DAGS)
 
         def all_of_it() -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import anyio
 import httpx
 import pytest
 
-from tests.support.cluster import TOKEN, TTL_S, ClusterHouse, Servers, cluster
-from tests.support.folders import walkable_folder
+from tests.support.cluster import TOKEN, TTL_S, ClusterHouse, cluster
 from tests.support.node import NodeProcess
 from tests.support.services import Server
 
@@ -72,17 +69,6 @@ SELECT count(*) AS rows, sum(instants) AS instants,
     count(*) FILTER (WHERE state NOT IN ('succeeded', 'running', 'scheduled')) AS odd
 FROM rows
 """
-
-
-@pytest.fixture
-def servers(database_server, etcd_server, kafka_server) -> Servers:
-    return Servers(database_server, etcd_server, kafka_server)
-
-
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with walkable_folder() as folder:
-        yield folder
 
 
 async def until(node: NodeProcess, condition, what: str) -> None:
@@ -151,8 +137,8 @@ async def succeeded(house: ClusterHouse, node: NodeProcess, job: str, count: int
     await until(node, all_have, f"{count} of {job} succeeded")
 
 
-async def test_the_order_in_which_things_start_does_not_matter(ground, servers):
-    async with cluster(ground, servers) as house:
+async def test_the_order_in_which_things_start_does_not_matter(land, servers):
+    async with cluster(land, servers) as house:
         for server in servers:
             server.kill()
         node = house.node("a")
@@ -193,9 +179,9 @@ async def test_the_order_in_which_things_start_does_not_matter(ground, servers):
 
 
 @pytest.mark.parametrize("part", ["etcd", "kafka"])
-async def test_without_etcd_or_kafka_work_goes_on(ground, servers, part: str):
+async def test_without_etcd_or_kafka_work_goes_on(land, servers, part: str):
     server: Server = getattr(servers, part)
-    async with cluster(ground, servers, shutdown__grace_s=str(GRACE_S)) as house:
+    async with cluster(land, servers, shutdown__grace_s=str(GRACE_S)) as house:
         (node,) = house.up("a")
         house.apply(node, JOBS)
         await fires_on(house, node)
@@ -238,8 +224,8 @@ async def test_without_etcd_or_kafka_work_goes_on(ground, servers, part: str):
         assert_ends_well(node)
 
 
-async def test_what_is_missed_without_etcd_follows_its_policy_and_all_else_goes_on(ground, servers):
-    async with cluster(ground, servers, shutdown__grace_s=str(GRACE_S)) as house:
+async def test_what_is_missed_without_etcd_follows_its_policy_and_all_else_goes_on(land, servers):
+    async with cluster(land, servers, shutdown__grace_s=str(GRACE_S)) as house:
         (node,) = house.up("a")
         house.apply(node, MISSING)
         trigger(node, "long")
@@ -283,9 +269,9 @@ async def test_what_is_missed_without_etcd_follows_its_policy_and_all_else_goes_
         assert_ends_well(node)
 
 
-async def test_without_its_database_a_node_promises_nothing_and_loses_nothing(ground, servers):
+async def test_without_its_database_a_node_promises_nothing_and_loses_nothing(land, servers):
     server = servers.database
-    async with cluster(ground, servers, shutdown__grace_s=str(GRACE_S)) as house:
+    async with cluster(land, servers, shutdown__grace_s=str(GRACE_S)) as house:
         (node,) = house.up("a")
         house.apply(node, JOBS)
         await fires_on(house, node)

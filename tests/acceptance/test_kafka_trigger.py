@@ -9,7 +9,7 @@ import pytest
 
 from runtime.kafka.client import KafkaSettings, new_producer
 from runtime.kafka.topics import Topic, create_topics
-from tests.support.cluster import Servers, cluster
+from tests.support.cluster import cluster
 from tests.support.folders import walkable_folder
 from tests.support.node import run
 
@@ -26,11 +26,8 @@ jobs:
 ENDED = "SELECT state, input FROM execution_history WHERE job_id = 'paid' ORDER BY id"
 
 
-async def test_records_run_a_job_over_the_death_of_the_node_that_read_them(
-    database_server, etcd_server, kafka_server
-):
-    servers = Servers(database_server, etcd_server, kafka_server)
-    settings = KafkaSettings(bootstrap_servers=(kafka_server.bootstrap,))
+async def test_records_run_a_job_over_the_death_of_the_node_that_read_them(servers):
+    settings = KafkaSettings(bootstrap_servers=(servers.kafka.bootstrap,))
     with walkable_folder() as folder:
         async with cluster(folder, servers) as house:
             topic = f"{house.env['RUNTIME_CLUSTER__NAME']}.orders"

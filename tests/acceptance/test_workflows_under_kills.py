@@ -7,15 +7,14 @@ it does not), `TICKWRIGHT_TEST_WORKFLOW_TASKS` how many tasks a workflow that is
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from tests.support.cluster import TOKEN, Servers, cluster
+from tests.support.cluster import TOKEN, cluster
 from tests.support.embedded import wait_until
-from tests.support.folders import walkable_folder
 from tests.support.ledger import Books
 from tests.support.node import NodeProcess
 from tests.support.workflows import (
@@ -35,17 +34,11 @@ SEED = int(os.environ.get("TICKWRIGHT_TEST_SEED", "1"))
 OVER_S = 600.0
 
 
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with walkable_folder() as folder:
-        yield folder
-
-
-def begin(ground: Path, run: Callable) -> dict[str, dict[str, list[str]]]:
+def begin(land: Path, run: Callable) -> dict[str, dict[str, list[str]]]:
     """Apply every workflow, have all begin together; the parents of each task, by run."""
     graphs = {}
     for trace in traces():
-        file = converted(trace, ground)
+        file = converted(trace, land)
         parents = telling(file)
         if len(parents) <= MOST_TASKS:
             run("apply", str(file)).ok()
@@ -72,32 +65,29 @@ def kill_in_turn(nodes: list[NodeProcess], lines: Path) -> None:
         node.wait_ready()
 
 
-def survive(ground: Path, nodes: list[NodeProcess], books: Books, run: Callable) -> None:
+def survive(land: Path, nodes: list[NodeProcess], books: Books, run: Callable) -> None:
     """Begin all, kill, and hold what became of it against the tasks' own lines."""
-    graphs = begin(ground, run)
-    kill_in_turn(nodes, ground / "lines")
+    graphs = begin(land, run)
+    kill_in_turn(nodes, land / "lines")
     wait_until(
         lambda: books.value("SELECT count(*) FROM dag_runs WHERE finished_at IS NULL") == 0,
         "every run has ended",
         within_s=OVER_S,
     )
-    lines = (ground / "lines").read_text().splitlines()
+    lines = (land / "lines").read_text().splitlines()
     repeated = one_end_each(lines, graphs, books)
     tasks = sum(map(len, graphs.values()))
     print(f"{len(graphs)} workflows, {tasks} tasks, {KILLS} kills, {repeated} begun again")  # noqa: T201 - figures for -s
 
 
-def test_they_complete_on_one_node_that_is_killed(ground):
-    with NodeProcess(ground / "data", cwd=ground) as node, Books.of(node.data_dir) as books:
-        survive(ground, [node], books, node.run)
+def test_they_complete_on_one_node_that_is_killed(land):
+    with NodeProcess(land / "data", cwd=land) as node, Books.of(node.data_dir) as books:
+        survive(land, [node], books, node.run)
 
 
 @pytest.mark.asyncio
-async def test_they_complete_on_three_nodes_of_which_one_is_killed(
-    ground, database_server, etcd_server, kafka_server
-):
-    servers = Servers(database_server, etcd_server, kafka_server)
-    async with cluster(ground, servers) as house:
+async def test_they_complete_on_three_nodes_of_which_one_is_killed(land, servers):
+    async with cluster(land, servers) as house:
         nodes = house.up("a", "b", "c")
 
         def run(*words: str):
@@ -105,6 +95,6 @@ async def test_they_complete_on_three_nodes_of_which_one_is_killed(
 
         def all_of_it() -> None:
             with Books({"dsn": house.env["RUNTIME_DATABASE__URL"]}) as books:
-                survive(ground, nodes, books, run)
+                survive(land, nodes, books, run)
 
         await anyio.to_thread.run_sync(all_of_it)

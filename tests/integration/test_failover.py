@@ -20,7 +20,7 @@ from runtime.postgres.hosts import Hosts
 from runtime.postgres.pool import Pool
 from runtime.settings import load_settings
 from runtime.timekeeping import Timekeeper
-from tests.support.cluster import TOKEN, ClusterHouse, Servers, cluster
+from tests.support.cluster import TOKEN, Servers, cluster
 from tests.support.folders import walkable_folder
 from tests.support.services import Server, Services
 
@@ -198,21 +198,6 @@ def servers(pair: Services, etcd_server: Server, kafka_server: Server) -> Server
     return Servers(Server(pair, "postgres-1", url), etcd_server, kafka_server)
 
 
-@pytest.fixture
-def ground() -> Iterator[Path]:
-    with walkable_folder() as folder:
-        yield folder
-
-
-async def until(house: ClusterHouse, condition, what: str) -> None:
-    with anyio.move_on_after(WITHIN_S):
-        while not await condition():  # noqa: ASYNC110 - another process, which can tell nobody
-            await anyio.sleep(0.05)
-        return
-    stories = "\n".join(f"--- {name}\n{node.story()}" for name, node in house.nodes.items())
-    pytest.fail(f"waited {WITHIN_S:.0f} s in vain until {what}\n{stories}")
-
-
 async def doctor_says(url: str) -> dict[str, list[tuple[str, str]]]:
     settings = load_settings(
         config=None, environment={"RUNTIME_DATABASE__URL": url}, options={}, cwd=Path("/")
@@ -233,10 +218,10 @@ async def primary_of(pair: Services, url: str) -> str:
 
 @pytest.mark.parametrize("how", ["kill", pytest.param("pause", marks=pytest.mark.slow)])
 async def test_a_promotion_is_followed_and_nothing_acknowledged_is_gone(
-    ground, pair, servers, how: str
+    land, pair, servers, how: str
 ):
     url = servers.database.url
-    async with cluster(ground, servers, timer__shards="2") as house:
+    async with cluster(land, servers, timer__shards="2") as house:
         nodes = house.up("a", "b")
         house.apply(nodes[0], JOBS)
         acknowledged: list[str] = []
@@ -253,7 +238,7 @@ async def test_a_promotion_is_followed_and_nothing_acknowledged_is_gone(
             async def went_on() -> bool:
                 return await house.value(query) >= before + more
 
-            await until(house, went_on, "it fires")
+            await house.until(went_on, "it fires")
 
         await fired(2)
         before = dict(await house.rows("SELECT number, epoch FROM leaderships"))
@@ -277,7 +262,7 @@ async def test_a_promotion_is_followed_and_nothing_acknowledged_is_gone(
             )
             return await house.value(query) == len(acknowledged)
 
-        await until(house, all_ran, "what was acknowledged has run, once")
+        await house.until(all_ran, "what was acknowledged has run, once")
         (row,) = await house.rows(ROWS)
         assert row["rows"] == row["instants"] == row["due"], dict(row)
         for node in nodes:

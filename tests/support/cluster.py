@@ -8,19 +8,22 @@ Each cluster has a database and a name of its own, so that tests share servers a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import anyio
 import asyncpg
+import pytest
 
 from tests.support.node import NodeProcess, run
 from tests.support.services import Server
 
 TTL_S = 3.0
+WITHIN_S = 60.0
 TOKEN = "a-token-that-all-nodes-of-a-test-share"
 
 
@@ -39,6 +42,12 @@ class Servers(NamedTuple):
     database: Server
     etcd: Server
     kafka: Server
+
+
+@pytest.fixture
+def servers(database_server: Server, etcd_server: Server, kafka_server: Server) -> Servers:
+    """Give the session's servers, for clusters."""
+    return Servers(database_server, etcd_server, kafka_server)
 
 
 class ClusterHouse:
@@ -87,6 +96,15 @@ class ClusterHouse:
         """One value of the books."""
         rows = await self.rows(query, *arguments)
         return rows[0][0] if rows else None
+
+    async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
+        """Wait for something that only the nodes can bring about."""
+        with anyio.move_on_after(WITHIN_S):
+            while not await condition():  # noqa: ASYNC110 - other processes, which can tell nobody
+                await anyio.sleep(0.05)
+            return
+        stories = "\n".join(f"--- {name}\n{node.story()}" for name, node in self.nodes.items())
+        pytest.fail(f"waited {WITHIN_S:.0f} s in vain until {what}\n{stories}")
 
     async def leaders(self) -> dict[int, str]:
         """Who leads what, by the beats of those that live."""

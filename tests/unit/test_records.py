@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.records import INPUT_BYTES_MAX, read_record
+from actors.records import read_record
+from protocols.executions import INPUT_BYTES_MAX
 from protocols.ports.records import Record
 
 TEXTS = st.text().map(str.encode)

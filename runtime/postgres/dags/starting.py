@@ -22,7 +22,7 @@ from runtime.postgres.trigger import trigger
 if TYPE_CHECKING:
     from runtime.postgres.dags.progress import Turn
 
-INPUT_BYTES_MAX: Final = 1 << 20
+TASK_INPUT_BYTES_MAX: Final = 1 << 20
 """Of all that one task is given, as JSON."""
 RESULTS_BYTES_MAX: Final = 1 << 20
 """Of the list of a mapped task's results; a longer one is not kept."""
@@ -145,8 +145,8 @@ class Starter:
                 **values.worked_out(spec, shape.needs, scope, item=task.item),
             )
             text = msgspec.json.encode(given)
-            if len(text) > INPUT_BYTES_MAX:
-                raise values.ValuesError(f"input: more than {INPUT_BYTES_MAX} bytes as JSON")
+            if len(text) > TASK_INPUT_BYTES_MAX:
+                raise values.ValuesError(f"input: more than {TASK_INPUT_BYTES_MAX} bytes as JSON")
             task.state, task.reason = "scheduled", None
             self._turn.wanted.append(
                 Wanted(
