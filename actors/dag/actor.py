@@ -49,7 +49,6 @@ class _Due(msgspec.Struct, frozen=True):
 class _Stepped(msgspec.Struct, frozen=True):
     what: str
     more: bool = False
-    next_at: datetime | None = None
 
 
 class _Failed(msgspec.Struct, frozen=True):
@@ -79,6 +78,7 @@ class DagActor(Actor):
         self._steps: dict[str, Callable[[Context], Awaitable[_Stepped]]] = {
             "advance": self._advance,
             "claim": self._claim,
+            "glance": self._glance,
             "wake": self._wake,
             "end": self._end,
             "look": self._look,
@@ -88,7 +88,7 @@ class DagActor(Actor):
         """Be found by hints, and look."""
         ctx.register("dags")
         ctx.every(POLL_S, _Poll())
-        self._want(ctx, "claim", "advance", "wake", "look")
+        self._want(ctx, "claim", "advance", "glance", "look")
 
     async def receive(self, message: Any, ctx: Context) -> None:
         """Hints, the poll, and how steps went."""
@@ -104,18 +104,18 @@ class DagActor(Actor):
             case Cease():
                 self._ceased = True
             case _Poll():
-                self._want(ctx, "claim", "wake")
+                self._want(ctx, "claim", "glance")
                 if self._held or self._cancels:
                     self._want(ctx, "look", "end")
             case _Due():
                 self._alarm = None
-                self._want(ctx, "wake")
-            case _Stepped(what=what, more=more, next_at=next_at):
+                self._want(ctx, "glance")
+            case _Stepped(what=what, more=more):
                 self._busy.discard(what)
                 if more:
                     self._wanted[what] = None
-                if what == "wake":
-                    self._arm(ctx, next_at)
+                elif what == "wake":
+                    self._arm(ctx, ctx.clock.now())
                 self._want(ctx)
             case _Failed(what=what, error=error):
                 self._busy.discard(what)
@@ -190,12 +190,21 @@ class DagActor(Actor):
         if self._over:
             self._want(ctx, "end")
 
+    async def _glance(self, ctx: Context) -> _Stepped:
+        """Look whether there is anything to do, so that a quiet poll is one statement."""
+        seen = await self._store.glance()
+        if seen.ends:
+            self._want(ctx, "advance")
+        if seen.next_at is not None and seen.next_at <= ctx.clock.now():
+            self._want(ctx, "wake")
+        else:
+            self._arm(ctx, seen.next_at)
+        return _Stepped("glance")
+
     async def _wake(self, ctx: Context) -> _Stepped:
         woken = await self._store.wake(now=ctx.clock.now(), limit=_WAKE_BATCH)
-        self._tell(woken.advanced, ctx)
-        if woken.ends:
-            self._want(ctx, "advance")
-        return _Stepped("wake", more=woken.advanced.more, next_at=woken.next_at)
+        self._tell(woken, ctx)
+        return _Stepped("wake", more=woken.more)
 
     async def _look(self, ctx: Context) -> _Stepped:
         """See which runs in hand others have brought to their end, or want cancelled."""

@@ -41,10 +41,13 @@ async def look(world: World, node: NodeProcess) -> Holdings:
     Raises:
         NodeError: it has ended, and nobody had asked it to.
     """
-    try:
-        return await _look(world, node)
-    except psutil.NoSuchProcess as error:
-        raise NodeError(f"node {node.name} has ended by itself: {node.last_words()}") from error
+    if node.alive:
+        try:
+            return await _look(world, node)
+        except (psutil.Error, NodeError):
+            if node.alive:
+                raise
+    raise NodeError(f"node {node.name} has ended by itself: {node.last_words()}")
 
 
 async def _look(world: World, node: NodeProcess) -> Holdings:
@@ -80,14 +83,12 @@ async def leftovers(world: World, before: dict[str, Holdings]) -> list[Breach]:
     """I6: what is still too much `AFTER_S` seconds after the drain; at once where nothing is."""
     until_s = time.monotonic() + AFTER_S
     while True:
-        try:
-            found = [
-                breach
-                for node in world.nodes.values()
-                for breach in _compare(node.name, before[node.name], await look(world, node))
-            ]
-        except NodeError as error:
-            return [Breach("I6", str(error))]
+        found = []
+        for node in world.nodes.values():
+            try:
+                found += _compare(node.name, before[node.name], await look(world, node))
+            except NodeError as error:
+                found.append(Breach("I6", str(error)))
         if not found or time.monotonic() > until_s:
             return found
         await asyncio.sleep(0.5)

@@ -1,6 +1,6 @@
 """What a house without DAGs answers to a DagActor: the simulation has no runs."""
 
-from protocols.ports.store.dags import Advanced, Woken
+from protocols.ports.store.dags import Advanced, Glance
 
 
 class NoDags:
@@ -15,6 +15,9 @@ class NoDags:
         del now, limit
         return Advanced()
 
-    async def wake(self, *, now, limit) -> Woken:
+    async def glance(self) -> Glance:
+        return Glance(next_at=None, ends=False)
+
+    async def wake(self, *, now, limit) -> Advanced:
         del now, limit
-        return Woken(advanced=Advanced(), next_at=None, ends=False)
+        return Advanced()

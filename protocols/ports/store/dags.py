@@ -21,11 +21,11 @@ class Advanced(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
 
 
-class Woken(msgspec.Struct, frozen=True, kw_only=True):
-    """What `wake` did, and when there is something to wake again."""
+class Glance(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to do for any run, by one look at all of them."""
 
-    advanced: Advanced
     next_at: datetime | None
+    """When the first wait or deadline is due, or was."""
     ends: bool
     """Whether there are ends of tasks, or looks, that nobody has taken account of yet."""
 
@@ -46,7 +46,11 @@ class DagStore(DispatchStore, Protocol):
         """Take account of up to `limit` ends of tasks, whose runs they are whatever; and looks."""
         ...
 
-    async def wake(self, *, now: datetime, limit: int) -> Woken:
+    async def glance(self) -> Glance:
+        """See what there is to do, whoever's runs they are: all that a quiet poll asks."""
+        ...
+
+    async def wake(self, *, now: datetime, limit: int) -> Advanced:
         """End waits whose instant has come, and stop runs whose deadline has."""
         ...
 

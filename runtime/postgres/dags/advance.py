@@ -11,7 +11,7 @@ from actors.dag import rules
 from protocols.dags import FINAL_RUN
 from protocols.instants import to_epoch_ns
 from protocols.ports.store import Finish
-from protocols.ports.store.dags import Advanced, Woken
+from protocols.ports.store.dags import Advanced, Glance
 from runtime.postgres.dags.again import put_back
 from runtime.postgres.dags.begin import make_runs
 from runtime.postgres.dags.inputs import why_refused
@@ -52,9 +52,8 @@ WHERE r.finished_at IS NULL AND r.deadline <= $1 AND r.handlers = 'none'
     AND r.reason IS DISTINCT FROM 'timeout' AND NOT r.cancelling
 ORDER BY r.run LIMIT $2
 """
-# What is first of either, due or to come, and whether a hint was missed: most of the time the only
-# questions.
-_FIRST: Final = """
+# What is first of either, due or to come, and whether a hint was missed. dag_ended_pkey.
+_GLANCE: Final = """
 SELECT (
     SELECT w.wake_at FROM dag_tasks w
     WHERE w.wake_at IS NOT NULL AND w.state = 'waiting'
@@ -169,13 +168,19 @@ async def _look(turn: Turn, runs: Iterable[int]) -> set[int]:
     return left
 
 
-async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woken:
+async def glance(pool: Pool) -> Glance:
+    """As `DagStore.glance`."""
+    (row,) = await pool.fetch(_GLANCE)
+    instants = [at for at in (row["wake_at"], row["deadline"]) if at is not None]
+    return Glance(next_at=min(instants, default=None), ends=row["ends"])
+
+
+async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Advanced:
     """As `DagStore.wake`."""
-    next_at, ends = await _first(pool)
-    if next_at is None or next_at > now:
-        return Woken(advanced=Advanced(), next_at=next_at, ends=ends)
     due = await pool.fetch(_DUE, now, limit)
     late = await pool.fetch(_LATE, now, limit)
+    if not due and not late:
+        return Advanced()
 
     async def work(session: Session) -> Turned:
         await session.execute(_LAZY)
@@ -187,17 +192,8 @@ async def wake(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> Woke
             await turn.expire(row["run"])
         return await turn.settle()
 
-    told = await _transact(pool, work)
     more = len(due) >= limit or len(late) >= limit
-    next_at, ends = await _first(pool)
-    return Woken(advanced=_told(told, more=more), next_at=next_at, ends=ends)
-
-
-async def _first(pool: Pool) -> tuple[datetime | None, bool]:
-    """When the first wait or deadline is due, or was; and whether ends are left to be counted."""
-    (row,) = await pool.fetch(_FIRST)
-    instants = [at for at in (row["wake_at"], row["deadline"]) if at is not None]
-    return min(instants, default=None), row["ends"]
+    return _told(await _transact(pool, work), more=more)
 
 
 async def over(pool: Pool, runs: Sequence[int]) -> Sequence[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from protocols.ports.store.dags import Advanced, Woken
+from protocols.ports.store.dags import Advanced, Glance
 from runtime.postgres.dags import advance
 from runtime.postgres.dags.rows import leave_looks, lock_runs, write_runs
 from runtime.postgres.dags.shapes import Shapes
@@ -31,7 +31,11 @@ class Runs:
         """As the port says."""
         return await advance.advance(self._runs, self._shapes, now=now, limit=limit)
 
-    async def wake(self, *, now: datetime, limit: int) -> Woken:
+    async def glance(self) -> Glance:
+        """As the port says."""
+        return await advance.glance(self._runs)
+
+    async def wake(self, *, now: datetime, limit: int) -> Advanced:
         """As the port says."""
         return await advance.wake(self._runs, self._shapes, now=now, limit=limit)
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from protocols.dags import POOL, TaskInput
 from protocols.ports.store import Budget, Claimed, Finish, GiveBack, Lane, TriggerRequest
-from protocols.ports.store.dags import Woken
+from protocols.ports.store.dags import Glance
 from runtime.postgres.operations.cancel import cancel_execution
 from runtime.postgres.operations.session import transact
 from runtime.postgres.pool import API_ROLE, Pool
@@ -167,10 +167,12 @@ class DagHouse:
             if id_ in self.running
         ]
 
-    async def wake(self) -> Woken:
-        woken = await self.store.wake(now=self.now, limit=100)
+    async def wake(self) -> Glance:
+        """Wake what is due; when the next is."""
+        await self.store.wake(now=self.now, limit=100)
+        seen = await self.store.glance()
         await self.advance()
-        return woken
+        return seen
 
     async def lose_root(self, run: int) -> None:
         """Cancel a run's own execution while no node holds it."""

@@ -66,14 +66,14 @@ async def test_a_poll_sees_that_ends_are_left_whoever_left_them(house):
     await house.define("wide", *WIDE)
     await house.begin("wide")
     other = PostgresStore(hot=house.house.pool, keeping=house.house.pool)
-    assert not (await other.wake(now=house.now, limit=1)).ends
+    assert not (await other.glance()).ends
     (row,) = await house.store.claim(
         "default", house.node, [Budget(Lane("default", 2), 1)], now=house.now, level=1
     )
     await house.store.finish(house.node, [ended(row)])
-    assert (await other.wake(now=house.now, limit=1)).ends
+    assert (await other.glance()).ends
     await other.advance(now=house.now, limit=7)
-    assert not (await other.wake(now=house.now, limit=1)).ends
+    assert not (await other.glance()).ends
 
 
 async def test_a_root_that_another_node_takes_over_finds_its_run(house):

@@ -1,15 +1,16 @@
 """A DagActor whose steps overlap: what one of them learnt late undoes nothing that came since."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 
 from actors.dag.actor import DagActor
 from protocols.dags import POOL
+from protocols.errors import UnavailableError
 from protocols.ports.store import Claimed, Lane
 from protocols.ports.store.claiming import Lanes
-from protocols.ports.store.dags import Advanced, Woken
+from protocols.ports.store.dags import Advanced, Glance
 from tests.sim.model_dags import NoDags
 
 pytestmark = pytest.mark.asyncio
@@ -89,6 +90,10 @@ class MissedEnds(NoDags):
 
     def __init__(self) -> None:
         self.ends = False
+        self.next_at: datetime | None = None
+        self.fault: Exception | None = None
+        self.woken = anyio.Event()
+        self.wakes = 0
         self.advances = 0
 
     async def lanes(self, pool, *, now, level) -> Lanes:
@@ -97,8 +102,16 @@ class MissedEnds(NoDags):
     async def running(self, incarnation, pool) -> list[tuple[int, int]]:
         return []
 
-    async def wake(self, *, now, limit) -> Woken:
-        return Woken(advanced=Advanced(), next_at=None, ends=self.ends)
+    async def glance(self) -> Glance:
+        return Glance(next_at=self.next_at, ends=self.ends)
+
+    async def wake(self, *, now, limit) -> Advanced:
+        self.wakes += 1
+        if self.fault is not None:
+            raise self.fault
+        await self.woken.wait()
+        self.next_at = None
+        return Advanced()
 
     async def advance(self, *, now, limit) -> Advanced:
         self.ends = False
@@ -115,3 +128,34 @@ async def test_a_poll_takes_account_of_ends_whose_hint_was_lost_and_else_only_lo
         store.ends = True
         await house.kit.advance(2.0)
         assert (store.ends, store.advances) == (False, 2)
+
+
+@pytest.mark.parametrize("fault", [None, UnavailableError("away")], ids=["hangs", "fails"])
+async def test_ends_do_not_wait_for_a_wake(open_house, fault):
+    async with open_house() as house:
+        store = MissedEnds()
+        store.fault = fault
+        house.kit.spawn(lambda: DagActor(store=store, hints=house, incarnation=house.node))
+        await house.kit.advance(0.5)
+        store.next_at = house.kit.clock.now()
+        await house.kit.advance(2.0)
+        assert store.wakes >= 1
+        store.ends = True
+        await house.kit.advance(2.0)
+        assert (store.ends, store.advances) == (False, 2)
+        store.fault = None
+        store.woken.set()
+        await house.kit.advance(2.0)
+        assert store.next_at is None
+
+
+async def test_what_is_due_soon_is_woken_then_and_not_at_the_next_poll(open_house):
+    async with open_house() as house:
+        store = MissedEnds()
+        store.woken.set()
+        house.kit.spawn(lambda: DagActor(store=store, hints=house, incarnation=house.node))
+        store.next_at = house.kit.clock.now() + timedelta(seconds=0.4)
+        await house.kit.advance(0.3)
+        assert store.wakes == 0
+        await house.kit.advance(0.2)
+        assert (store.wakes, store.next_at) == (1, None)
