@@ -18,6 +18,7 @@ from runtime.postgres.dags.rows import (
     Key,
     RunRow,
     TaskRow,
+    leave_looks,
     lock_runs,
     read_items,
     read_run,
@@ -52,7 +53,7 @@ class Turned(msgspec.Struct, frozen=True, kw_only=True):
     asked: tuple[tuple[int, int], ...] = ()
     """(id, fencing token) of running executions that were asked to stop."""
     more: bool = False
-    """Whether others were ended, which is to be taken account of."""
+    """Whether others were ended, or tasks left to start, which is to be taken account of."""
 
 
 _ENDS: dict[str, TaskState] = {
@@ -383,16 +384,17 @@ class Turn:
         return bool(unplaced)
 
     async def _write(self) -> Turned:
-        pools = self._starter.pools
         await write_tasks(
             self.session, [row for row in self.rows.values() if row.dirty], now=self.now
         )
         touched = [self.runs[run] for run in self._touched if run in self.runs]
         await write_runs(self.session, touched, accounted=self.accounted)
+        left = sorted(self._starter.left.items())
+        await leave_looks(self.session, left, now=self.now)
         asked = await cancel(self.session, self._cancels, now=self.now)
         return Turned(
-            pools=tuple(sorted(pools)),
+            pools=tuple(sorted(self._starter.pools)),
             over=tuple(r.run for r in touched if r.state in FINAL_RUN),
             asked=asked,
-            more=len(asked) < len(self._cancels),
+            more=bool(left) or len(asked) < len(self._cancels),
         )

@@ -276,7 +276,8 @@ async def leave_looks(session: Session, runs: Sequence[tuple[int, str]], *, now:
 
     A look that somebody has taken and not finished waits for that lock, so one is enough.
     """
-    await session.execute(_LOOK, [run for run, _ in runs], now, [tenant for _, tenant in runs])
+    if runs:
+        await session.execute(_LOOK, [run for run, _ in runs], now, [tenant for _, tenant in runs])
 
 
 def _task(row: asyncpg.Record) -> TaskRow:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio.lowlevel
 import msgspec
 
 from actors.dag import rules, values
@@ -26,6 +29,10 @@ TASK_INPUT_BYTES_MAX: Final = 1 << 20
 """Of all that one task is given, as JSON."""
 RESULTS_BYTES_MAX: Final = 1 << 20
 """Of the list of a mapped task's results; a longer one is not kept."""
+TURN_S: Final = 0.25
+"""What the expressions of one turn may take; the tasks that are left wait for the next one."""
+_HOLD_S: Final = 0.01
+"""How long they keep the node from anything else at once, but for one task's."""
 DEPTH_MAX: Final = 10
 """How deep runs of DAGs may lie within each other."""
 _REASON_MAX: Final = 500
@@ -82,13 +89,33 @@ SELECT (SELECT count(*) - 1 FROM up WHERE run IS NOT NULL) AS depth, (
 """
 
 
+def by_turns(tasks: Sequence[TaskRow], tenant: Callable[[TaskRow], str]) -> list[TaskRow]:
+    """Each tenant's first task, then each one's second: who has many keeps nobody waiting.
+
+    Among tenants chance decides who is first, at each call anew; a tenant's own keep their order.
+    """
+    seen: dict[str, int] = {}
+    chance: dict[str, float] = {}
+    places = []
+    for task in tasks:
+        name = tenant(task)
+        place = seen[name] = seen.get(name, -1) + 1
+        luck = chance.setdefault(name, random.random())  # noqa: S311 - fairness, no secret
+        places.append((place, luck))
+    return [tasks[i] for i in sorted(range(len(tasks)), key=places.__getitem__)]
+
+
 class Starter:
     """Starts the tasks of one turn."""
 
     def __init__(self, turn: Turn) -> None:
         self.pools: set[str] = set()
         """Pools with more to claim."""
+        self.left: dict[int, str] = {}
+        """Runs, and their tenants, with blocked tasks that this turn had no time to start."""
         self._turn = turn
+        self._spent_s = self._held_s = 0.0
+        """On expressions: in all, and since something else could happen."""
         self._results: dict[tuple[int, int], tuple[str, str | None, bytes | None]] = {}
         self._signals: dict[int, dict[str, bytes | None]] = {}
         self._lists: dict[tuple[int, int], list[Any]] = {}
@@ -106,11 +133,25 @@ class Starter:
             else:
                 able.append(task)
         await self._read_results(able)
-        for task in able:
+        for task in by_turns(able, lambda task: self._turn.runs[task.run].tenant):
+            shape, run = self._turn.shape(task), self._turn.runs[task.run]
+            if shape.role == "task" and shape.needs.any and self._spent_s > TURN_S:
+                self.left[run.run] = run.tenant
+                continue
+            began = time.perf_counter()
             try:
                 await self._start(task)
             except _UNWORKABLE as error:
                 self._fail(task, error)
+            if shape.needs.any:
+                await self._count(time.perf_counter() - began)
+
+    async def _count(self, took_s: float) -> None:
+        self._spent_s += took_s
+        self._held_s += took_s
+        if self._held_s > _HOLD_S:
+            self._held_s = 0.0
+            await anyio.lowlevel.checkpoint()
 
     def _fail(self, task: TaskRow, error: Exception) -> None:
         """What cannot be worked out is its task's failure, and never the end of all progress."""

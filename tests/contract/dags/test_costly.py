@@ -1,0 +1,78 @@
+"""Expressions that cost much hold up neither the node nor, for long, what others have to start."""
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from actors.dag import values
+from runtime.postgres.dags import starting
+from tests.contract.dags.conftest import ended
+from tests.support.dags import task
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
+
+ITEMS = b"[0, 1, 2, 3, 4, 5, 6, 7]"
+
+
+def mapped(**fields):
+    return task(
+        "m", references=("item",), map={"over": "input", "parallelism": 8, "limit": 8}, **fields
+    )
+
+
+async def test_a_turn_starts_what_it_has_time_for_and_the_next_goes_on(house, monkeypatch):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    await house.define("dag", mapped(), task("after", "m", references=("tasks.m.state",)))
+    run = await house.begin("dag", ITEMS)
+    started = []
+    while (await house.store.advance(now=house.now, limit=100)).more:
+        started += await house.claim()
+        assert len(started) <= len(house.running) == len(set(house.running))
+    turns = len(started)
+    started += await house.claim()
+    assert (turns, started) == (7, ["m"] * 8)
+    await house.run_all()
+    assert await house.run_state(run) == "succeeded"
+    assert not await house.owner.fetchval("SELECT count(*) FROM dag_ended")
+
+
+async def test_a_run_is_stopped_though_some_of_it_was_left_for_later(house, monkeypatch):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    tasks = [task(f"t{n}", "first", references=("input",)) for n in range(4)]
+    await house.define("dag", task("first"), task("bad", "first"), *tasks, on_failure="fail_fast")
+    run = await house.begin("dag")
+    await house.claim()
+    (first,) = house.running.values()
+    await house.store.finish(house.node, [ended(first)])
+    assert (await house.store.advance(now=house.now, limit=100)).more
+    assert sorted(await house.claim()) == ["bad", "t0"]
+    await house.end(bad="dead", t0="cancelled")
+    assert await house.run_state(run) == "failed"
+    states = await house.states(run)
+    assert [states[f"t{n}"] for n in (1, 2, 3)] == ["skipped: fail_fast (bad)"] * 3
+
+
+async def test_the_node_lives_between_one_costly_task_and_the_next(house, monkeypatch):
+    monkeypatch.setattr(starting, "_HOLD_S", 0.0)
+    beats = 0
+    at_work: list[int] = []
+    work = values.worked_out
+
+    def counted(*arguments, **fields):
+        at_work.append(beats)
+        return work(*arguments, **fields)
+
+    monkeypatch.setattr(values, "worked_out", counted)
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await anyio.lowlevel.checkpoint()
+            beats += 1
+
+    await house.define("dag", mapped())
+    async with anyio.create_task_group() as group:
+        group.start_soon(beat)
+        await house.begin("dag", ITEMS)
+        group.cancel_scope.cancel()
+    assert len(at_work) == len(set(at_work)) == 8
