@@ -5,6 +5,7 @@ poll each second. Any number of them work side by side; a root is held by one of
 only so that a run has an owner who ends it in the books.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -30,7 +31,7 @@ from protocols.ports.store.dags import Advanced, DagStore
 
 POLL_S: Final = 1.0
 HELD_MAX: Final = 1_000
-"""Roots that one node holds at once."""
+"""Roots that one node holds at once; and as many more of runs within these, at each depth."""
 BATCH: Final = 1_000
 """Ends of tasks that one step takes account of."""
 _BEGIN_BATCH: Final = 50
@@ -65,6 +66,8 @@ class DagActor(Actor):
         self._incarnation = incarnation
         self._held: dict[int, int] = {}
         """Roots in hand, and the fencing token of each."""
+        self._depths: dict[int, int] = {}
+        """Of those that were claimed for the sake of one in hand, one more than its depth."""
         self._over: set[int] = set()
         """Of these, those whose run is final."""
         self._cancels: set[int] = set()
@@ -156,8 +159,10 @@ class DagActor(Actor):
         if not self._adopted:
             await self._adopt(ctx)
         room = HELD_MAX - len(self._held)
-        if self._ceased or room <= 0:
+        if self._ceased:
             return _Stepped("claim")
+        if room <= 0:
+            return await self._claim_within(ctx)
         found = await self._store.lanes(POOL, now=ctx.clock.now(), level=PROTOCOL_LEVEL)
         if not found.due:
             return _Stepped("claim")
@@ -171,6 +176,22 @@ class DagActor(Actor):
         roots = [(row.id, row.fencing_token) for row in claimed]
         self._held.update(roots)
         await self._begin(roots, ctx)
+        return _Stepped("claim", more=bool(claimed))
+
+    async def _claim_within(self, ctx: Context) -> _Stepped:
+        """Take up runs within those in hand, which else would wait for room until they end."""
+        counts = Counter(self._depths.get(root, 0) for root in self._held)
+        claimed = await self._store.claim_within(
+            self._incarnation,
+            [r for r in self._held if counts[self._depths.get(r, 0) + 1] < HELD_MAX],
+            limit=_BEGIN_BATCH,
+            now=ctx.clock.now(),
+            level=PROTOCOL_LEVEL,
+        )
+        for row in claimed:
+            self._held[row.id] = row.fencing_token
+            self._depths[row.id] = self._depths.get(row.within, 0) + 1
+        await self._begin([(row.id, row.fencing_token) for row in claimed], ctx)
         return _Stepped("claim", more=bool(claimed))
 
     async def _adopt(self, ctx: Context) -> None:
@@ -237,6 +258,7 @@ class DagActor(Actor):
         for root in ended:
             if self._held.get(root) == tokens[root]:  # not claimed anew since, for a retry
                 del self._held[root]
+                self._depths.pop(root, None)
         if followers:
             self._hints.send(JobsFinished(tuple(followers)))
         if ended:

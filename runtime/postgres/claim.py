@@ -10,7 +10,7 @@ from protocols.ports.store import Budget, Claimed, Lane, Lanes
 from runtime.postgres.moves import guard
 from runtime.postgres.pool import Pool
 
-_CLAIMABLE: Final = f"state IN {guard('running')}"
+CLAIMABLE: Final = f"state IN {guard('running')}"
 
 # A loose index scan: one probe of executions_due (executions_due_limited) finds the next lane,
 # one more in each lane that is due finds its next row to come. The backlog is never read.
@@ -18,26 +18,26 @@ _LANES: Final = f"""
 WITH RECURSIVE plain AS (
     (
         SELECT tenant, priority, run_at FROM executions
-        WHERE pool = $1 AND {_CLAIMABLE} AND limit_key IS NULL AND needs <= $3
+        WHERE pool = $1 AND {CLAIMABLE} AND limit_key IS NULL AND needs <= $3
         ORDER BY tenant, priority, run_at, id LIMIT 1
     )
     UNION ALL
     SELECT n.* FROM plain p CROSS JOIN LATERAL (
         SELECT e.tenant, e.priority, e.run_at FROM executions e
-        WHERE e.pool = $1 AND {_CLAIMABLE} AND e.limit_key IS NULL AND e.needs <= $3
+        WHERE e.pool = $1 AND {CLAIMABLE} AND e.limit_key IS NULL AND e.needs <= $3
             AND (e.tenant, e.priority) > (p.tenant, p.priority)
         ORDER BY e.tenant, e.priority, e.run_at, e.id LIMIT 1
     ) AS n
 ), limited AS (
     (
         SELECT tenant, priority, limit_key, run_at FROM executions
-        WHERE pool = $1 AND {_CLAIMABLE} AND limit_key IS NOT NULL AND needs <= $3
+        WHERE pool = $1 AND {CLAIMABLE} AND limit_key IS NOT NULL AND needs <= $3
         ORDER BY tenant, priority, limit_key, run_at, id LIMIT 1
     )
     UNION ALL
     SELECT n.* FROM limited p CROSS JOIN LATERAL (
         SELECT e.tenant, e.priority, e.limit_key, e.run_at FROM executions e
-        WHERE e.pool = $1 AND {_CLAIMABLE} AND e.limit_key IS NOT NULL AND e.needs <= $3
+        WHERE e.pool = $1 AND {CLAIMABLE} AND e.limit_key IS NOT NULL AND e.needs <= $3
             AND (e.tenant, e.priority, e.limit_key) > (p.tenant, p.priority, p.limit_key)
         ORDER BY e.tenant, e.priority, e.limit_key, e.run_at, e.id LIMIT 1
     ) AS n
@@ -45,7 +45,7 @@ WITH RECURSIVE plain AS (
 SELECT tenant, priority, NULL::text AS limit_key, run_at <= $2 AS due,
     CASE WHEN run_at > $2 THEN run_at ELSE (
         SELECT e.run_at FROM executions e
-        WHERE e.pool = $1 AND {_CLAIMABLE} AND e.limit_key IS NULL AND e.needs <= $3
+        WHERE e.pool = $1 AND {CLAIMABLE} AND e.limit_key IS NULL AND e.needs <= $3
             AND e.tenant = plain.tenant AND e.priority = plain.priority AND e.run_at > $2
         ORDER BY e.run_at LIMIT 1
     ) END AS next_run_at
@@ -57,7 +57,7 @@ SELECT tenant, priority, limit_key, run_at <= $2 AND (
     ),
     CASE WHEN run_at > $2 THEN run_at ELSE (
         SELECT e.run_at FROM executions e
-        WHERE e.pool = $1 AND {_CLAIMABLE} AND e.limit_key = limited.limit_key AND e.needs <= $3
+        WHERE e.pool = $1 AND {CLAIMABLE} AND e.limit_key = limited.limit_key AND e.needs <= $3
             AND e.tenant = limited.tenant AND e.priority = limited.priority AND e.run_at > $2
         ORDER BY e.run_at LIMIT 1
     ) END
@@ -66,7 +66,7 @@ FROM limited
 
 # `able` locks the node's row against being declared dead, not against its beat: nothing can be
 # left running in the name of an incarnation whose executions were declared lost before.
-_ABLE: Final = """
+ABLE: Final = """
 WITH able AS MATERIALIZED (
     SELECT FROM nodes n
     WHERE n.incarnation = $2 AND n.state = 'up' AND NOT (SELECT h.paused FROM house h)
@@ -118,7 +118,7 @@ _LIMITED: Final = """
 # By ctid: the rows are locked, and a second walk down an index would cost as much as the first.
 # Instants travel as microseconds: a batch shares most of them, and asyncpg makes each anew.
 # One that was changed since the snapshot is not found so, and is merely left for the next claim.
-_TAKE: Final = """, taken AS (
+TAKE: Final = """, taken AS (
     UPDATE executions e SET state = 'running', fencing_token = nextval('fencing_tokens'),
         attempt = e.attempt + 1, incarnation = $2, started_at = $3, reason = NULL
     WHERE e.ctid = ANY (ARRAY(SELECT at FROM picked))
@@ -128,7 +128,7 @@ _TAKE: Final = """, taken AS (
         e.failures, e.losses, e.fencing_token, e.input, e.limit_key
 )"""
 
-_HELD: Final = """, held AS (
+HELD: Final = """, held AS (
     UPDATE limits l SET holders = l.holders || t.ids
     FROM (
         SELECT tenant, limit_key, array_agg(id) AS ids FROM taken
@@ -151,16 +151,16 @@ def claim_statement(*, plain: bool, limited: bool, refused: bool) -> str:
         )
     parts = []
     if plain:
-        parts.append(_PLAIN.format(claimable=_CLAIMABLE, unrefused=unrefused))
+        parts.append(_PLAIN.format(claimable=CLAIMABLE, unrefused=unrefused))
     if limited:
         names = {
             name: number + place
             for place, name in enumerate(("first", "second", "third", "fourth"), 1)
         }
-        parts.append(_LIMITED.format(claimable=_CLAIMABLE, unrefused=unrefused, **names))
+        parts.append(_LIMITED.format(claimable=CLAIMABLE, unrefused=unrefused, **names))
     picked = "\n    UNION ALL".join(parts)
     return (
-        f"{_ABLE}, picked AS MATERIALIZED ({picked}\n){_TAKE}{_HELD if limited else ''}"
+        f"{ABLE}, picked AS MATERIALIZED ({picked}\n){TAKE}{HELD if limited else ''}"
         "\nSELECT * FROM taken"
     )
 

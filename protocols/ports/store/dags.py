@@ -30,6 +30,14 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     """Whether there are ends of tasks, or looks, that nobody has taken account of yet."""
 
 
+class Within(msgspec.Struct, frozen=True):
+    """A root that was claimed, and the run within which its own is to be."""
+
+    id: int
+    fencing_token: int
+    within: int
+
+
 class DagStore(DispatchStore, Protocol):
     """What a DagActor asks; each step is one transaction, and may be repeated at will.
 
@@ -40,6 +48,12 @@ class DagStore(DispatchStore, Protocol):
         self, incarnation: int, roots: Sequence[tuple[int, int]], *, now: datetime
     ) -> Advanced:
         """Make the runs of roots that have none, and start what waits for nothing."""
+        ...
+
+    async def claim_within(
+        self, incarnation: int, runs: Sequence[int], *, limit: int, now: datetime, level: int
+    ) -> Sequence[Within]:
+        """Claim roots, up to `limit`, that are due and whose runs are to be within these."""
         ...
 
     async def advance(self, *, now: datetime, limit: int) -> Advanced:

@@ -20,6 +20,7 @@ from protocols.instants import iso
 from protocols.ports.store import TriggerRequest
 from runtime.postgres.dags.executions import Wanted
 from runtime.postgres.dags.rows import RunRow, TaskRow
+from runtime.postgres.dags.within import mark_within
 from runtime.postgres.trigger import trigger
 
 if TYPE_CHECKING:
@@ -352,4 +353,5 @@ class Starter:
             raise missing
         task.state, task.reason, task.started_at = "waiting", None, self._turn.now
         task.execution = answer.id
+        await mark_within(session, answer.id, run.run)
         self.pools.add(POOL)

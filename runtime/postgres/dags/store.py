@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from protocols.ports.store.dags import Advanced, Glance
+from protocols.dags import POOL
+from protocols.ports.store.dags import Advanced, Glance, Within
 from runtime.postgres.dags import advance
 from runtime.postgres.dags.rows import leave_looks, lock_runs, write_runs
 from runtime.postgres.dags.shapes import Shapes
+from runtime.postgres.dags.within import claim_within
 from runtime.postgres.pool import Pool, Session
 
 
@@ -26,6 +28,14 @@ class Runs:
     ) -> Advanced:
         """As the port says."""
         return await advance.begin(self._runs, self._shapes, incarnation, roots, now=now)
+
+    async def claim_within(
+        self, incarnation: int, runs: Sequence[int], *, limit: int, now: datetime, level: int
+    ) -> Sequence[Within]:
+        """As the port says."""
+        return await claim_within(
+            self._runs, POOL, incarnation, runs, limit=limit, now=now, level=level
+        )
 
     async def advance(self, *, now: datetime, limit: int) -> Advanced:
         """As the port says."""

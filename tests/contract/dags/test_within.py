@@ -1,0 +1,73 @@
+"""Roots of runs within runs are claimed by the run they are within, and as all others else."""
+
+import pytest
+
+from protocols.ports.store.dags import Within
+from tests.support.dags import task
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
+
+
+async def outer(house, count: int = 2, **inner) -> list[int]:
+    """Runs of which each waits for one within it."""
+    await house.define("inner", task("i"), **inner)
+    await house.define("outer", task("sub", dag={"dag_id": "inner"}))
+    runs = [await house.trigger("outer") for _ in range(count)]
+    await house.take_roots()
+    return runs
+
+
+async def claim(house, runs: list[int], limit: int = 10, node: int | None = None) -> list[Within]:
+    return list(
+        await house.store.claim_within(
+            node or house.node, runs, limit=limit, now=house.now, level=1
+        )
+    )
+
+
+async def test_only_those_within_these_runs_are_claimed_and_each_once(house):
+    one, other = await outer(house)
+    assert await claim(house, []) == []
+    (found,) = await claim(house, [one])
+    assert found.within == one
+    assert await claim(house, [one]) == []
+    assert [row.within for row in await claim(house, [one, other])] == [other]
+    await house.begin_roots({found.id: found.fencing_token})
+    assert await house.claim() == ["i"]
+    await house.run_all()
+    assert await house.run_state(one) == "succeeded"
+
+
+async def test_no_more_are_claimed_than_asked_for(house):
+    runs = await outer(house, 3)
+    assert [len(await claim(house, runs, limit=2)) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_none_is_claimed_in_a_house_that_is_paused_or_by_a_node_that_is_dead(house):
+    runs = await outer(house)
+    await house.owner.execute("UPDATE house SET paused = true")
+    assert await claim(house, runs) == []
+    await house.owner.execute("UPDATE house SET paused = false")
+    await house.house.silence(house.node)
+    await house.store.declare_dead(ttl_s=10, now=house.now)
+    assert await claim(house, runs) == []
+    assert len(await claim(house, runs, node=await house.house.enter())) == 2
+
+
+async def test_of_a_limit_as_many_are_claimed_as_it_has_room_for(house):
+    runs = await outer(house, 4)
+    await house.owner.execute(
+        "INSERT INTO limits (tenant, limit_key, most) VALUES ('default', 'k', 2)"
+    )
+    await house.owner.execute("UPDATE executions SET limit_key = 'k' WHERE within IS NOT NULL")
+    assert [len(await claim(house, runs)) for _ in range(3)] == [1, 1, 0]
+    holders = await house.owner.fetchval("SELECT cardinality(holders) FROM limits")
+    assert holders == 2
+
+
+async def test_what_a_dead_node_claimed_so_is_claimed_so_again(house):
+    one, _ = await outer(house)
+    assert len(await claim(house, [one])) == 1
+    await house.house.silence(house.node)
+    await house.store.declare_dead(ttl_s=10, now=house.now)
+    assert len(await claim(house, [one], node=await house.house.enter())) == 1
