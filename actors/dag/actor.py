@@ -158,7 +158,7 @@ class DagActor(Actor):
         """Take up roots that are due, as many as may be held."""
         if not self._adopted:
             await self._adopt(ctx)
-        room = HELD_MAX - len(self._held)
+        room = HELD_MAX - len(self._held) + len(self._depths)
         if self._ceased:
             return _Stepped("claim")
         if room <= 0:
@@ -181,9 +181,10 @@ class DagActor(Actor):
     async def _claim_within(self, ctx: Context) -> _Stepped:
         """Take up runs within those in hand, which else would wait for room until they end."""
         counts = Counter(self._depths.get(root, 0) for root in self._held)
+        parents = [r for r in self._held if counts[self._depths.get(r, 0) + 1] < HELD_MAX]
         claimed = await self._store.claim_within(
             self._incarnation,
-            [r for r in self._held if counts[self._depths.get(r, 0) + 1] < HELD_MAX],
+            sorted(parents, key=lambda root: self._depths.get(root, 0), reverse=True),
             limit=_BEGIN_BATCH,
             now=ctx.clock.now(),
             level=PROTOCOL_LEVEL,

@@ -31,7 +31,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Within(msgspec.Struct, frozen=True):
-    """A root that was claimed, and the run within which its own is to be."""
+    """A root that was claimed, and for the sake of which run: it is within that, or in its way."""
 
     id: int
     fencing_token: int
@@ -53,7 +53,11 @@ class DagStore(DispatchStore, Protocol):
     async def claim_within(
         self, incarnation: int, runs: Sequence[int], *, limit: int, now: datetime, level: int
     ) -> Sequence[Within]:
-        """Claim roots, up to `limit`, that are due and whose runs are to be within these."""
+        """Claim roots that are due and whose runs are to be within these, up to `limit`.
+
+        And up to `limit` of those that have the turn for which such a root waits. The first of
+        `runs` come first.
+        """
         ...
 
     async def advance(self, *, now: datetime, limit: int) -> Advanced:

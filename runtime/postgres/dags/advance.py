@@ -1,5 +1,6 @@
 """What a DagActor does with runs: begin them, take account of what ended, wake, and end them."""
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
@@ -18,6 +19,7 @@ from runtime.postgres.dags.inputs import why_refused
 from runtime.postgres.dags.progress import Ended, Turn, Turned
 from runtime.postgres.dags.rows import leave_looks, lock_runs, read_run, write_runs
 from runtime.postgres.dags.shapes import Shapes
+from runtime.postgres.dags.starting import by_turns
 from runtime.postgres.finish import finish
 from runtime.postgres.pool import Pool, Session
 
@@ -25,12 +27,19 @@ _NAMES_MAX: Final = 10
 LOOKED_AT_ONCE: Final = 5_000
 """Tasks that the looks of one turn read, unless one run has more: a look reads its whole run."""
 
+
 # dag_ended_pkey, then dag_tasks_execution. It is not waited for until it is on disk: what is built
 # on it commits after it, and what a crash takes back is found again.
-_TAKE: Final = """
-WITH taken AS MATERIALIZED (
+def _taking(order: str) -> str:
+    return f"""
+WITH ends AS MATERIALIZED (
     SELECT execution, state, reason, started_at, finished_at, result FROM dag_ended
-    ORDER BY execution LIMIT $1 FOR UPDATE SKIP LOCKED
+    WHERE execution > 0 ORDER BY execution LIMIT $1 FOR UPDATE SKIP LOCKED
+), looks AS MATERIALIZED (
+    SELECT execution, state, reason, started_at, finished_at, result FROM dag_ended
+    WHERE execution < 0 ORDER BY execution {order} LIMIT $1 FOR UPDATE SKIP LOCKED
+), taken AS (
+    SELECT * FROM ends UNION ALL SELECT * FROM looks
 )
 SELECT t.*, k.run, k.number, k.item, set_config('synchronous_commit', 'off', true)
 FROM taken t
@@ -38,6 +47,11 @@ LEFT JOIN LATERAL (
     SELECT x.run, x.number, x.item FROM dag_tasks x WHERE x.execution = t.execution LIMIT 1
 ) AS k ON true
 """
+
+
+# Looks that are left come back: where there are too many, none is to be always the last.
+_TAKE: Final = _taking("ASC")
+_TAKE_BACKWARDS: Final = _taking("DESC")
 _LAZY: Final = "SELECT set_config('synchronous_commit', 'off', true)"
 
 # dag_tasks_wake; dag_runs_open, as many rows as there are open runs.
@@ -133,8 +147,9 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
 
     async def work(session: Session) -> Turned:
         nonlocal more
-        rows = await session.fetch(_TAKE, limit)
-        more = len(rows) >= limit
+        rows = await session.fetch(random.choice((_TAKE, _TAKE_BACKWARDS)), limit)  # noqa: S311 - fairness
+        taken_looks = sum(row["execution"] < 0 for row in rows)
+        more = max(taken_looks, len(rows) - taken_looks) >= limit
         if not rows:
             return Turned()
         looks = {abs(row["execution"]) for row in rows}
@@ -156,15 +171,15 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
 
 
 async def _look(turn: Turn, runs: Iterable[int]) -> set[int]:
-    """Look at these runs, as many as a turn has the time for; the others."""
+    """Look at these runs, as many as a turn has the time for, by turns of tenants; the others."""
     size, left = 0, set()
-    for run in sorted(runs):
+    for run in by_turns(sorted(runs), lambda run: turn.runs[run].tenant):
         tasks = 0 if turn.runs[run].finished_at is not None else len(turn.shapes[run].tasks)
         if size and size + tasks > LOOKED_AT_ONCE:
             left.add(run)
             continue
-        size += tasks
         await turn.look(run)
+        size += max(tasks, len(turn.by_run[run]))
     return left
 
 

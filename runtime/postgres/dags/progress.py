@@ -322,11 +322,7 @@ class Turn:
         return items[:count]
 
     async def _start(self, starts: Sequence[TaskRow]) -> None:
-        ready = []
-        for task in starts:
-            run = self.runs[task.run]
-            if task.state == "blocked" and run.state == "running":
-                ready.append(task)
+        ready = [t for t in starts if t.state == "blocked" and self.runs[t.run].state == "running"]
         await self._starter.start(ready)
 
     async def _stop(self, run: RunRow, stop: Stop) -> None:
@@ -356,6 +352,8 @@ class Turn:
         did = False
         for run in self.runs.values():
             if run.open or run.finished_at is not None or run.run not in self._touched:
+                continue
+            if run.run in self._starter.left:
                 continue
             shape = self.shapes[run.run]
             await self.load((run.run, number, -1) for number in shape.handlers)

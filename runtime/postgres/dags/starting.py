@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio.lowlevel
 import msgspec
@@ -37,6 +37,7 @@ _HOLD_S: Final = 0.01
 DEPTH_MAX: Final = 10
 """How deep runs of DAGs may lie within each other."""
 _REASON_MAX: Final = 500
+Thing = TypeVar("Thing")
 # A number that no JSON holds, an instant past the calendar: what a value can bring about.
 _UNWORKABLE: Final = (
     values.ValuesError,
@@ -90,20 +91,20 @@ SELECT (SELECT count(*) - 1 FROM up WHERE run IS NOT NULL) AS depth, (
 """
 
 
-def by_turns(tasks: Sequence[TaskRow], tenant: Callable[[TaskRow], str]) -> list[TaskRow]:
-    """Each tenant's first task, then each one's second: who has many keeps nobody waiting.
+def by_turns(things: Sequence[Thing], tenant: Callable[[Thing], str]) -> list[Thing]:
+    """Each tenant's first thing, then each one's second: who has many keeps nobody waiting.
 
     Among tenants chance decides who is first, at each call anew; a tenant's own keep their order.
     """
     seen: dict[str, int] = {}
     chance: dict[str, float] = {}
     places = []
-    for task in tasks:
-        name = tenant(task)
+    for thing in things:
+        name = tenant(thing)
         place = seen[name] = seen.get(name, -1) + 1
         luck = chance.setdefault(name, random.random())  # noqa: S311 - fairness, no secret
         places.append((place, luck))
-    return [tasks[i] for i in sorted(range(len(tasks)), key=places.__getitem__)]
+    return [things[i] for i in sorted(range(len(things)), key=places.__getitem__)]
 
 
 class Starter:
@@ -136,16 +137,20 @@ class Starter:
         await self._read_results(able)
         for task in by_turns(able, lambda task: self._turn.runs[task.run].tenant):
             shape, run = self._turn.shape(task), self._turn.runs[task.run]
-            if shape.role == "task" and shape.needs.any and self._spent_s > TURN_S:
+            if task.state != "blocked":
+                continue  # two parents have decided it
+            if shape.needs.any and self._spent_s > TURN_S:
                 self.left[run.run] = run.tenant
+                if shape.role in ("on_success", "on_failure"):
+                    run.handlers = "none"
                 continue
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 await self._start(task)
             except _UNWORKABLE as error:
                 self._fail(task, error)
             if shape.needs.any:
-                await self._count(time.perf_counter() - began)
+                await self._count(time.thread_time() - began)
 
     async def _count(self, took_s: float) -> None:
         self._spent_s += took_s

@@ -11,36 +11,72 @@ from runtime.postgres.pool import Pool, Session
 # executions_pkey.
 _MARK: Final = "UPDATE executions SET within = $2 WHERE id = $1"
 
-# executions_within, then limits_pkey in the order in which all lock limits: one root of a limit.
-_CLAIM: Final = f"""{ABLE}, found AS MATERIALIZED (
+_DUE: Final = f"""
+            x.pool = $1 AND x.{CLAIMABLE} AND x.run_at <= $3 AND x.needs <= $4
+            AND (x.expires_at <= $3) IS NOT TRUE
+            AND (x.limit_key IS NULL OR (SELECT cardinality(k.holders) < k.most FROM limits k
+                WHERE k.tenant = x.tenant AND k.limit_key = x.limit_key))"""
+
+# executions_within. Where one of these waits for its job's turn, who has that turn is claimed for
+# its sake, whoever asked for it: executions_turn. Limits are locked in the order of all claims.
+_CLAIM: Final = f"""{ABLE}, within AS MATERIALIZED (
     SELECT e.*
     FROM able
     CROSS JOIN unnest($5::bigint[]) AS u(run)
     CROSS JOIN LATERAL (
         SELECT x.ctid AS at, x.id, x.tenant, x.limit_key, x.within FROM executions x
-        WHERE x.pool = $1 AND x.{CLAIMABLE} AND x.within = u.run AND x.run_at <= $3
-            AND x.needs <= $4 AND (x.expires_at <= $3) IS NOT TRUE
+        WHERE x.within = u.run AND {_DUE}
         ORDER BY x.within, x.id
         LIMIT $6
         FOR UPDATE SKIP LOCKED
     ) AS e
     LIMIT $6
-), limited AS MATERIALIZED (
-    SELECT f.at
+), turns AS MATERIALIZED (
+    SELECT e.*, b.within
+    FROM able
+    CROSS JOIN unnest($5::bigint[]) AS u(run)
+    CROSS JOIN LATERAL (
+        SELECT w.job_key, w.within FROM executions w
+        WHERE w.within = u.run AND w.state = 'blocked' AND w.reason = 'overlap'
+        ORDER BY w.within, w.id
+    ) AS b
+    CROSS JOIN LATERAL (
+        SELECT x.ctid AS at, x.id, x.tenant, x.limit_key FROM executions x
+        WHERE x.job_key = b.job_key AND x.holds_turn AND {_DUE}
+        ORDER BY x.job_key
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) AS e
+    LIMIT $6
+), found AS MATERIALIZED (
+    SELECT DISTINCT ON (id) * FROM (
+        SELECT at, id, tenant, limit_key, within FROM within
+        UNION ALL
+        SELECT at, id, tenant, limit_key, within FROM turns
+    ) AS either
+    ORDER BY id
+), roomy AS MATERIALIZED (
+    SELECT f.tenant, f.limit_key, l.room
     FROM (
-        SELECT DISTINCT ON (tenant, limit_key) at, tenant, limit_key FROM found
-        WHERE limit_key IS NOT NULL ORDER BY tenant, limit_key, id
+        SELECT DISTINCT tenant, limit_key FROM found
+        WHERE limit_key IS NOT NULL ORDER BY tenant, limit_key
     ) AS f
     CROSS JOIN LATERAL (
-        SELECT FROM limits k
+        SELECT k.most - cardinality(k.holders) AS room FROM limits k
         WHERE k.tenant = f.tenant AND k.limit_key = f.limit_key
-            AND cardinality(k.holders) < k.most
         FOR UPDATE
     ) AS l
 ), picked AS MATERIALIZED (
     SELECT at FROM found WHERE limit_key IS NULL
     UNION ALL
-    SELECT at FROM limited
+    SELECT p.at
+    FROM (
+        SELECT f.at, r.room,
+            row_number() OVER (PARTITION BY f.tenant, f.limit_key ORDER BY f.id) AS place
+        FROM found f
+        JOIN roomy r ON r.tenant = f.tenant AND r.limit_key = f.limit_key
+    ) AS p
+    WHERE p.place <= p.room
 ){TAKE}{HELD}
 SELECT t.id, t.fencing_token, f.within FROM found f CROSS JOIN LATERAL (
     SELECT x.id, x.fencing_token FROM taken x WHERE x.id = f.id
@@ -64,5 +100,5 @@ async def claim_within(
     level: int,
 ) -> Sequence[Within]:
     """As `DagStore.claim_within`, from the pool `name`."""
-    rows = await pool.fetch(_CLAIM, name, incarnation, now, level, sorted(runs), limit)
+    rows = await pool.fetch(_CLAIM, name, incarnation, now, level, list(runs), limit)
     return [Within(*row) for row in rows]

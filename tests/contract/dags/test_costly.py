@@ -6,6 +6,7 @@ import pytest
 
 from actors.dag import values
 from runtime.postgres.dags import starting
+from runtime.postgres.dags.rows import leave_looks
 from tests.contract.dags.conftest import ended
 from tests.support.dags import task
 
@@ -76,3 +77,39 @@ async def test_the_node_lives_between_one_costly_task_and_the_next(house, monkey
         await house.begin("dag", ITEMS)
         group.cancel_scope.cancel()
     assert len(at_work) == len(set(at_work)) == 8
+
+
+async def test_handlers_too_are_left_and_looked_at_again(house, monkeypatch):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    await house.define(
+        "dag",
+        task("a"),
+        *(task(f"alas{n}", role="on_failure", references=("run.id",)) for n in range(3)),
+        *(task(f"last{n}", role="finally", references=("run.id",)) for n in range(3)),
+    )
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(a="dead")
+    assert await house.claim() == ["alas0", "alas1", "alas2"]
+    await house.end(alas0="succeeded", alas1="dead", alas2="succeeded")
+    assert await house.claim() == ["last0"]
+    await house.run_all()  # what was left of `finally` begins as the first of it ends
+    assert await house.run_state(run) == "failed"
+    states = await house.states(run)
+    assert {name: state for name, state in states.items() if state != "succeeded"} == {
+        "a": "failed: failed",
+        "alas1": "failed: failed",
+    }
+
+
+async def test_looks_that_are_left_take_no_place_of_ends(house):
+    await house.define("dag", task("a"), task("b", "a"))
+    runs = [await house.begin("dag") for _ in range(4)]
+    await house.claim()
+    rows = [(run, "default") for run in runs]
+    async with house.house.pool.transaction() as session:
+        await leave_looks(session, rows, now=house.now)
+    one = next(iter(house.running.values()))
+    await house.store.finish(house.node, [ended(one)])
+    assert (await house.store.advance(now=house.now, limit=1)).more
+    assert await house.claim() == ["b"]

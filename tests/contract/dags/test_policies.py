@@ -161,3 +161,15 @@ async def test_a_run_whose_own_execution_was_cancelled_does_not_go_on(house):
     await house.lose_root(run)
     await house.end(a="succeeded")
     assert await house.run_state(run) == "cancelled"
+
+
+async def test_a_task_that_two_ends_of_one_turn_decide_is_started_once(house):
+    await house.define("dag", task("p"), task("x", "p"), task("c", "p", "x", trigger="one_failed"))
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(p="dead")
+    assert await house.claim() == ["c"]
+    await house.run_all()
+    assert (await house.states(run))["c"] == "succeeded"
+    made = "SELECT count(*) FROM execution_history WHERE job_id = 'dag/c'"
+    assert await house.owner.fetchval(made) == 1

@@ -60,7 +60,7 @@ async def test_of_a_limit_as_many_are_claimed_as_it_has_room_for(house):
         "INSERT INTO limits (tenant, limit_key, most) VALUES ('default', 'k', 2)"
     )
     await house.owner.execute("UPDATE executions SET limit_key = 'k' WHERE within IS NOT NULL")
-    assert [len(await claim(house, runs)) for _ in range(3)] == [1, 1, 0]
+    assert [len(await claim(house, runs)) for _ in range(2)] == [2, 0]
     holders = await house.owner.fetchval("SELECT cardinality(holders) FROM limits")
     assert holders == 2
 
@@ -71,3 +71,30 @@ async def test_what_a_dead_node_claimed_so_is_claimed_so_again(house):
     await house.house.silence(house.node)
     await house.store.declare_dead(ttl_s=10, now=house.now)
     assert len(await claim(house, [one], node=await house.house.enter())) == 1
+
+
+async def test_those_whose_limit_is_full_take_no_place_of_others(house):
+    runs = await outer(house, 4)
+    await house.owner.execute(
+        "INSERT INTO limits (tenant, limit_key, most, holders) VALUES ('default', 'k', 1, '{1}')"
+    )
+    await house.owner.execute(
+        "UPDATE executions SET limit_key = 'k' WHERE within = ANY($1)", runs[:3]
+    )
+    assert [row.within for row in await claim(house, runs, limit=2)] == [runs[3]]
+
+
+async def test_who_has_the_turn_that_one_waits_for_is_claimed_whoever_asked_for_it(house):
+    runs = await outer(house, 2)
+    first, second = await house.owner.fetch(
+        "SELECT id FROM executions WHERE within IS NOT NULL ORDER BY within"
+    )
+    await house.owner.execute(
+        "UPDATE executions SET state = 'blocked', reason = 'overlap' WHERE id = $1", second["id"]
+    )
+    await house.owner.execute(
+        "UPDATE executions SET within = NULL, holds_turn = true WHERE id = $1", first["id"]
+    )
+    (found,) = await claim(house, runs)
+    assert (found.id, found.within) == (first["id"], runs[1])
+    assert await claim(house, runs) == []
