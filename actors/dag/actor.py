@@ -175,6 +175,8 @@ class DagActor(Actor):
         )
         roots = [(row.id, row.fencing_token) for row in claimed]
         self._held.update(roots)
+        for root, _ in roots:
+            self._depths.pop(root, None)
         await self._begin(roots, ctx)
         return _Stepped("claim", more=bool(claimed))
 

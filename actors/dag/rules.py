@@ -195,7 +195,7 @@ def handlers_due(
             under_way = True
         elif role == "finally":
             continue
-        elif role == wanted and run.handlers == "none":
+        elif role == wanted:
             starts.append(number)
         else:
             skips.append(number)

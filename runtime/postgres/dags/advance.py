@@ -1,8 +1,9 @@
 """What a DagActor does with runs: begin them, take account of what ended, wake, and end them."""
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Final
 
 import asyncpg
@@ -129,7 +130,7 @@ async def begin(
                 await put_back(
                     session, run, turn.shapes[run.run], rows, "failed", downstream=False, now=now
                 )
-        left = await _look(turn, turn.runs)
+        left = await _look(turn, sorted(turn.runs))
         await leave_looks(session, [(run, turn.runs[run].tenant) for run in left], now=now)
         more = bool(left)
         turned = await turn.settle()
@@ -152,7 +153,8 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
         more = max(taken_looks, len(rows) - taken_looks) >= limit
         if not rows:
             return Turned()
-        looks = {abs(row["execution"]) for row in rows}
+        # Who was looked at in vain, and left, comes after all who were not.
+        looks = [abs(row["execution"]) for row in sorted(rows, key=itemgetter("finished_at"))]
         turn = Turn(session, shapes, now=now)
         located = [row for row in rows if row["run"] is not None]
         # What is no task's is a run's own, or that of a task that was begun anew since; and a run
@@ -162,7 +164,7 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
         }
         await turn.lock({row["run"] for row in located} | {abs(key) for key in alone})
         await turn.end([_ended(row) for row in located])
-        left = await _look(turn, looks & turn.runs.keys())
+        left = await _look(turn, [run for run in dict.fromkeys(looks) if run in turn.runs])
         more = more or bool(left)
         turn.accounted = [row["execution"] for row in rows if abs(row["execution"]) not in left]
         return await turn.settle()
@@ -170,10 +172,10 @@ async def advance(pool: Pool, shapes: Shapes, *, now: datetime, limit: int) -> A
     return _told(await _transact(pool, work), more=more)
 
 
-async def _look(turn: Turn, runs: Iterable[int]) -> set[int]:
+async def _look(turn: Turn, runs: Sequence[int]) -> set[int]:
     """Look at these runs, as many as a turn has the time for, by turns of tenants; the others."""
     size, left = 0, set()
-    for run in by_turns(sorted(runs), lambda run: turn.runs[run].tenant):
+    for run in by_turns(runs, lambda run: turn.runs[run].tenant):
         tasks = 0 if turn.runs[run].finished_at is not None else len(turn.shapes[run].tasks)
         if size and size + tasks > LOOKED_AT_ONCE:
             left.add(run)

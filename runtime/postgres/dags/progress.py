@@ -322,7 +322,8 @@ class Turn:
         return items[:count]
 
     async def _start(self, starts: Sequence[TaskRow]) -> None:
-        ready = [t for t in starts if t.state == "blocked" and self.runs[t.run].state == "running"]
+        once = {task.key: task for task in starts}.values()  # two parents may have decided one
+        ready = [t for t in once if t.state == "blocked" and self.runs[t.run].state == "running"]
         await self._starter.start(ready)
 
     async def _stop(self, run: RunRow, stop: Stop) -> None:

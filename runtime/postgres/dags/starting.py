@@ -31,7 +31,7 @@ TASK_INPUT_BYTES_MAX: Final = 1 << 20
 RESULTS_BYTES_MAX: Final = 1 << 20
 """Of the list of a mapped task's results; a longer one is not kept."""
 TURN_S: Final = 0.25
-"""What the expressions of one turn may take; the tasks that are left wait for the next one."""
+"""What expressions of a turn may take, those of tasks and those of handlers; the rest is left."""
 _HOLD_S: Final = 0.01
 """How long they keep the node from anything else at once, but for one task's."""
 DEPTH_MAX: Final = 10
@@ -116,8 +116,10 @@ class Starter:
         self.left: dict[int, str] = {}
         """Runs, and their tenants, with blocked tasks that this turn had no time to start."""
         self._turn = turn
-        self._spent_s = self._held_s = 0.0
-        """On expressions: in all, and since something else could happen."""
+        self._spent_s = {"task": 0.0, "handler": 0.0}
+        """On expressions; handlers start after all tasks, which leave them nothing."""
+        self._held_s = 0.0
+        """The same, since something else could happen."""
         self._results: dict[tuple[int, int], tuple[str, str | None, bytes | None]] = {}
         self._signals: dict[int, dict[str, bytes | None]] = {}
         self._lists: dict[tuple[int, int], list[Any]] = {}
@@ -137,12 +139,9 @@ class Starter:
         await self._read_results(able)
         for task in by_turns(able, lambda task: self._turn.runs[task.run].tenant):
             shape, run = self._turn.shape(task), self._turn.runs[task.run]
-            if task.state != "blocked":
-                continue  # two parents have decided it
-            if shape.needs.any and self._spent_s > TURN_S:
+            kind = "task" if shape.role == "task" else "handler"
+            if shape.needs.any and self._spent_s[kind] > TURN_S:
                 self.left[run.run] = run.tenant
-                if shape.role in ("on_success", "on_failure"):
-                    run.handlers = "none"
                 continue
             began = time.thread_time()
             try:
@@ -150,10 +149,10 @@ class Starter:
             except _UNWORKABLE as error:
                 self._fail(task, error)
             if shape.needs.any:
-                await self._count(time.thread_time() - began)
+                await self._count(kind, time.thread_time() - began)
 
-    async def _count(self, took_s: float) -> None:
-        self._spent_s += took_s
+    async def _count(self, kind: str, took_s: float) -> None:
+        self._spent_s[kind] += took_s
         self._held_s += took_s
         if self._held_s > _HOLD_S:
             self._held_s = 0.0

@@ -36,9 +36,11 @@ _CLAIM: Final = f"""{ABLE}, within AS MATERIALIZED (
     FROM able
     CROSS JOIN unnest($5::bigint[]) AS u(run)
     CROSS JOIN LATERAL (
-        SELECT w.job_key, w.within FROM executions w
-        WHERE w.within = u.run AND w.state = 'blocked' AND w.reason = 'overlap'
-        ORDER BY w.within, w.id
+        SELECT DISTINCT w.job_key, w.within FROM (
+            SELECT v.job_key, v.within FROM executions v
+            WHERE v.within = u.run AND v.state = 'blocked' AND v.reason = 'overlap'
+            ORDER BY v.within, v.id
+        ) AS w
     ) AS b
     CROSS JOIN LATERAL (
         SELECT x.ctid AS at, x.id, x.tenant, x.limit_key FROM executions x

@@ -113,3 +113,32 @@ async def test_looks_that_are_left_take_no_place_of_ends(house):
     await house.store.finish(house.node, [ended(one)])
     assert (await house.store.advance(now=house.now, limit=1)).more
     assert await house.claim() == ["b"]
+
+
+async def test_costly_tasks_leave_handlers_their_time(house, monkeypatch):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    await house.define("busy", mapped())
+    await house.define("dag", task("a"), task("alas", role="on_failure", references=("run.id",)))
+    await house.begin("dag")
+    await house.claim()
+    await house.begin("busy", ITEMS)
+    (one,) = house.running.values()
+    await house.store.finish(house.node, [ended(one, "dead")])
+    assert (await house.store.advance(now=house.now, limit=100)).more
+    assert sorted(await house.claim()) == ["alas", "m"]
+
+
+async def test_a_run_whose_handler_was_left_is_over_in_time(house, monkeypatch):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    handler = task("hurray", role="on_success", references=("run.id",))
+    await house.define("dag", task("a"), handler, timeout_s=10)
+    runs = [await house.begin("dag") for _ in range(2)]
+    await house.claim()
+    await house.store.finish(house.node, [ended(row) for row in house.running.values()])
+    assert (await house.store.advance(now=house.now, limit=100)).more
+    assert await house.claim() == ["hurray"]
+    house.later(20)
+    await house.wake()
+    await house.run_all()
+    assert [await house.run_state(run) for run in runs] == ["succeeded"] * 2
+    assert [(await house.states(run))["hurray"] for run in runs] == ["succeeded"] * 2
