@@ -178,7 +178,7 @@ def test_a_paused_start_fires_nothing(ground: Path):
         ground, "often.yaml", 'jobs: [{job_id: often, schedule: "* * * * * *", command: "true"}]\n'
     )
     with NodeProcess(ground / "paused", jobs=[jobs], options=["--paused"]) as node:
-        assert any("Paused" in line for line in node.out)
+        wait_until(lambda: any("Paused" in line for line in node.out), "it says that it is paused")
         wait_until(
             lambda: node.run("executions", "--state", "skipped", "--json").json(),
             "an instant is recorded as skipped",
