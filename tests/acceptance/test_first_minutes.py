@@ -60,5 +60,6 @@ def test_the_jobs_that_are_shipped_run_and_outlive_kill_9(ground: Path):
         after = node.run("executions", "--job", "hello", "--limit", "0", "--json").ok().json()
         known = {one["execution_id"]: one["state"] for one in after}
         assert all(known[one["execution_id"]] == one["state"] for one in before)
-        assert any("unchanged since the last start" in line for line in node.out)
+        unchanged = "unchanged since the last start"
+        wait_until(lambda: any(unchanged in line for line in node.out), "it says so of its files")
         assert node.stop() == 0
