@@ -235,8 +235,9 @@ class Breaker:
             taken = await ghost.appear()
             outcome.note = f"{taken} claimed by a ghost"
             await asyncio.sleep(fault.for_s / 2)
-            node.signal(signal.SIGCONT)
-            await asyncio.sleep(fault.for_s / 2)
+            async with ghost.unheard():
+                node.signal(signal.SIGCONT)
+                await asyncio.sleep(fault.for_s / 2)
         finally:
             node.signal(signal.SIGCONT)
             await ghost.vanish()

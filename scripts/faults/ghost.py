@@ -6,6 +6,8 @@ very statements that a node of the product uses, and then dies without having ru
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 from protocols.messages import PROTOCOL_LEVEL
@@ -23,7 +25,7 @@ class Ghost:
     """Lives from `appear` to `vanish`."""
 
     def __init__(self, url: str) -> None:
-        self._pool = Pool({"dsn": url}, name="chaos ghost", size=1, role=NODE_ROLE, pinned=True)
+        self._pool = Pool({"dsn": url}, name="chaos ghost", size=2, role=NODE_ROLE, pinned=True)
         self._incarnation = 0
 
     async def appear(self) -> int:
@@ -51,6 +53,13 @@ class Ghost:
             self._pool, _POOL, self._incarnation, budgets, now=now, level=PROTOCOL_LEVEL
         )
         return len(taken)
+
+    @asynccontextmanager
+    async def unheard(self) -> AsyncIterator[None]:
+        """Let no beat be answered, so that only its own guards stop one that was given up."""
+        async with self._pool.connections.acquire() as session, session.transaction():
+            await session.execute("LOCK TABLE nodes IN SHARE MODE")
+            yield
 
     async def vanish(self) -> None:
         """Leave, so that what it claimed is lost, and tried again elsewhere."""

@@ -75,6 +75,7 @@ def remove(guard: str) -> None:
                 found.group(),
                 f"number = {number} AND {epoch}::bigint IS NOT NULL",
             )
+            replace(schedules, "_DUE", " AND l.epoch = $5", " AND $5::bigint IS NOT NULL")
         case "token":
             for name, proof in _PROOFS.items():
                 unproven = " AND $1::bigint IS NOT NULL" if name != "GIVE_BACK" else ""
