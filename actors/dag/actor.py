@@ -5,6 +5,7 @@ poll each second. Any number of them work side by side; a root is held by one of
 only so that a run has an owner who ends it in the books.
 """
 
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -74,6 +75,8 @@ class DagActor(Actor):
         self._ceased = False
         self._stopping = False
         self._adopted = False
+        self._turn = 0
+        """Whose turn it is among lanes, where there is room for less than one of each."""
         self._wanted: dict[str, None] = {}
         """In the order they were asked for: a set of names has another in each process."""
         self._busy: set[str] = set()
@@ -81,6 +84,7 @@ class DagActor(Actor):
         self._steps: dict[str, Callable[[Context], Awaitable[_Stepped]]] = {
             "advance": self._advance,
             "claim": self._claim,
+            "within": self._claim_within,
             "glance": self._glance,
             "wake": self._wake,
             "end": self._end,
@@ -109,7 +113,7 @@ class DagActor(Actor):
             case _Poll():
                 self._want(ctx, "claim", "glance")
                 if self._held or self._cancels:
-                    self._want(ctx, "look", "end")
+                    self._want(ctx, "look", "end", "within")
             case _Due():
                 self._alarm = None
                 self._want(ctx, "glance")
@@ -124,7 +128,8 @@ class DagActor(Actor):
                 self._busy.discard(what)
                 if not isinstance(error, UnavailableError):
                     raise error  # the poll tries again what was only out of reach
-                self._adopted = self._adopted and what != "claim"  # its answer may be lost
+                if what in ("claim", "within"):
+                    self._adopted = False  # its answer may be lost
 
     async def on_stop(self, ctx: Context) -> None:
         """Hand back what is held: another node goes on at once."""
@@ -158,18 +163,17 @@ class DagActor(Actor):
         """Take up roots that are due, as many as may be held."""
         if not self._adopted:
             await self._adopt(ctx)
-        room = HELD_MAX - len(self._held) + len(self._depths)
-        if self._ceased:
+        room = self._room()
+        if self._ceased or room <= 0:
             return _Stepped("claim")
-        if room <= 0:
-            return await self._claim_within(ctx)
         found = await self._store.lanes(POOL, now=ctx.clock.now(), level=PROTOCOL_LEVEL)
         if not found.due:
             return _Stepped("claim")
+        self._turn += 1
         claimed = await self._store.claim(
             POOL,
             self._incarnation,
-            budgets(found.due, min(room, _BEGIN_BATCH), turn=0),
+            budgets(found.due, min(room, _BEGIN_BATCH), turn=self._turn),
             now=ctx.clock.now(),
             level=PROTOCOL_LEVEL,
         )
@@ -180,10 +184,20 @@ class DagActor(Actor):
         await self._begin(roots, ctx)
         return _Stepped("claim", more=bool(claimed))
 
+    def _room(self) -> int:
+        """How many more of the outermost may be held."""
+        return HELD_MAX - len(self._held) + len(self._depths)
+
     async def _claim_within(self, ctx: Context) -> _Stepped:
-        """Take up runs within those in hand, which else would wait for room until they end."""
+        """Take up runs within those in hand, which else would wait for room until they end.
+
+        The deepest first, which others wait for; of these each has the same chance.
+        """
+        if self._ceased or not self._adopted or self._room() > 0:
+            return _Stepped("within")
         counts = Counter(self._depths.get(root, 0) for root in self._held)
         parents = [r for r in self._held if counts[self._depths.get(r, 0) + 1] < HELD_MAX]
+        random.shuffle(parents)
         claimed = await self._store.claim_within(
             self._incarnation,
             sorted(parents, key=lambda root: self._depths.get(root, 0), reverse=True),
@@ -195,7 +209,7 @@ class DagActor(Actor):
             self._held[row.id] = row.fencing_token
             self._depths[row.id] = self._depths.get(row.within, 0) + 1
         await self._begin([(row.id, row.fencing_token) for row in claimed], ctx)
-        return _Stepped("claim", more=bool(claimed))
+        return _Stepped("within", more=bool(claimed))
 
     async def _adopt(self, ctx: Context) -> None:
         """Take up what a former instance held, whose runs may not have been made yet."""
@@ -265,12 +279,15 @@ class DagActor(Actor):
         if followers:
             self._hints.send(JobsFinished(tuple(followers)))
         if ended:
-            self._want(ctx, "advance", "claim")  # a run within another one's is that one's task
+            # A run within another one's is that one's task.
+            self._want(ctx, "advance", "claim", "within")
         return _Stepped("end", more=bool(self._over))
 
     def _tell(self, done: Advanced, ctx: Context) -> None:
         for pool in done.pools:
             self._hints.send(Ready(pool))
+        if POOL in done.pools:
+            self._want(ctx, "within")
         for root, token in done.asked:
             self._hints.send(CancelRequested(root, token))
         if done.more:

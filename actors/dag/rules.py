@@ -144,6 +144,15 @@ def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
     return Skip(UPSTREAM_FAILED) if strict and task.failed else None
 
 
+def at_handlers(run: Run, shape: Shape, tasks: Iterable[Task]) -> bool:
+    """Whether a handler of the run was begun; one that was left for want of time was not."""
+    return run.handlers == "running" and any(
+        task.state != "blocked" and (task.state, task.reason) != ("skipped", UNTRIGGERED)
+        for task in tasks
+        if shape.tasks[task.number].role != "task"
+    )
+
+
 def skip(task: Task, reason: str) -> None:
     """End a task that is not to run; the cause is kept where the reason lies upstream."""
     upstream = reason in (UPSTREAM_FAILED, UPSTREAM_SKIPPED)

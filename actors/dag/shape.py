@@ -37,6 +37,11 @@ class TaskShape:
         if not self._read:
             self.needs, self._read = needs_of(self.spec), True
 
+    @property
+    def may_cost(self) -> bool:
+        """Whether it has expressions, as far as was read."""
+        return self.needs.any or not self._read
+
 
 class Shape:
     """A version, immutable once made; tasks are numbered in topological order, handlers last."""

@@ -16,8 +16,9 @@ from protocols.ports.store import Finish
 from protocols.ports.store.dags import Advanced, Glance
 from runtime.postgres.dags.again import put_back
 from runtime.postgres.dags.begin import make_runs
+from runtime.postgres.dags.ends import Ended, Turned
 from runtime.postgres.dags.inputs import why_refused
-from runtime.postgres.dags.progress import Ended, Turn, Turned
+from runtime.postgres.dags.progress import Turn
 from runtime.postgres.dags.rows import leave_looks, lock_runs, read_run, write_runs
 from runtime.postgres.dags.shapes import Shapes
 from runtime.postgres.dags.starting import by_turns
@@ -27,6 +28,11 @@ from runtime.postgres.pool import Pool, Session
 _NAMES_MAX: Final = 10
 LOOKED_AT_ONCE: Final = 5_000
 """Tasks that the looks of one turn read, unless one run has more: a look reads its whole run."""
+COSTLY_AT_ONCE: Final = 100
+"""Tasks with expressions that the looks of one turn decide to start: it has time for no more."""
+
+# Of a turn, which may work out expressions for some seconds before its next statement.
+_PATIENT: Final = "set_config('idle_in_transaction_session_timeout', '60s', true)"
 
 
 # dag_ended_pkey, then dag_tasks_execution. It is not waited for until it is on disk: what is built
@@ -42,7 +48,8 @@ WITH ends AS MATERIALIZED (
 ), taken AS (
     SELECT * FROM ends UNION ALL SELECT * FROM looks
 )
-SELECT t.*, k.run, k.number, k.item, set_config('synchronous_commit', 'off', true)
+SELECT t.*, k.run, k.number, k.item, set_config('synchronous_commit', 'off', true),
+    {_PATIENT}
 FROM taken t
 LEFT JOIN LATERAL (
     SELECT x.run, x.number, x.item FROM dag_tasks x WHERE x.execution = t.execution LIMIT 1
@@ -53,7 +60,7 @@ LEFT JOIN LATERAL (
 # Looks that are left come back: where there are too many, none is to be always the last.
 _TAKE: Final = _taking("ASC")
 _TAKE_BACKWARDS: Final = _taking("DESC")
-_LAZY: Final = "SELECT set_config('synchronous_commit', 'off', true)"
+_LAZY: Final = f"SELECT set_config('synchronous_commit', 'off', true), {_PATIENT}"
 
 # dag_tasks_wake; dag_runs_open, as many rows as there are open runs.
 _DUE: Final = """
@@ -112,6 +119,7 @@ async def begin(
 
     async def work(session: Session) -> Turned:
         nonlocal more
+        await session.execute(f"SELECT {_PATIENT}")
         await make_runs(session, incarnation, roots, now=now)
         turn = Turn(session, shapes, now=now)
         await turn.lock(root for root, _ in roots)
@@ -177,7 +185,7 @@ async def _look(turn: Turn, runs: Sequence[int]) -> set[int]:
     size, left = 0, set()
     for run in by_turns(runs, lambda run: turn.runs[run].tenant):
         tasks = 0 if turn.runs[run].finished_at is not None else len(turn.shapes[run].tasks)
-        if size and size + tasks > LOOKED_AT_ONCE:
+        if size and (size + tasks > LOOKED_AT_ONCE or turn.costly >= COSTLY_AT_ONCE):
             left.add(run)
             continue
         await turn.look(run)

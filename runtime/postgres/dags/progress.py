@@ -7,12 +7,11 @@ them, so a turn costs what it touches: a task that ended, its children, and what
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-import msgspec
-
 from actors.dag import rules
 from actors.dag.rules import Skip, Stop
 from actors.dag.shape import Shape, TaskShape
 from protocols.dags import FINAL_RUN, TaskState
+from runtime.postgres.dags.ends import ENDS, Ended, Turned
 from runtime.postgres.dags.executions import Wanted, cancel, place
 from runtime.postgres.dags.rows import (
     Key,
@@ -29,39 +28,6 @@ from runtime.postgres.dags.rows import (
 from runtime.postgres.dags.shapes import Shapes
 from runtime.postgres.dags.starting import Starter
 from runtime.postgres.pool import Session
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How an execution of a task ended."""
-
-    execution: int
-    key: Key
-    state: str
-    reason: str | None
-    started_at: datetime | None
-    finished_at: datetime
-    result: bytes | None
-
-
-class Turned(msgspec.Struct, frozen=True, kw_only=True):
-    """What a turn did, as far as others are to be told of it."""
-
-    pools: tuple[str, ...] = ()
-    """Pools with more to claim."""
-    over: tuple[int, ...] = ()
-    """Runs that are final now."""
-    asked: tuple[tuple[int, int], ...] = ()
-    """(id, fencing token) of running executions that were asked to stop."""
-    more: bool = False
-    """Whether others were ended, or tasks left to start, which is to be taken account of."""
-
-
-_ENDS: dict[str, TaskState] = {
-    "succeeded": "succeeded",
-    "dead": "failed",
-    "cancelled": "cancelled",
-    "skipped": "skipped",
-}
 
 
 class Turn:
@@ -138,7 +104,7 @@ class Turn:
             task = self.rows.get(ended.key)
             if task is None or task.final or task.execution != ended.execution:
                 continue
-            state, reason = _ENDS[ended.state], ended.reason
+            state, reason = ENDS[ended.state], ended.reason
             stop = self.runs[task.run].reason
             if state == "cancelled" and stop in (rules.FAIL_FAST, rules.CANCELLED, rules.TIMEOUT):
                 reason = stop
@@ -247,6 +213,11 @@ class Turn:
                 break
         return await self._write()
 
+    @property
+    def costly(self) -> int:
+        """How many tasks are to start that may cost; a mapped task that goes on counts once."""
+        return len(self._refill) + sum(self.shape(task).may_cost for task in self._starts)
+
     def items_in_hand(self, mapped: TaskRow) -> list[TaskRow]:
         """What was read, or made, of a mapped task's items."""
         rows = self.by_run[mapped.run].values()
@@ -328,13 +299,14 @@ class Turn:
 
     async def _stop(self, run: RunRow, stop: Stop) -> None:
         """Begin nothing more of a run: skip what has not begun, cancel what runs."""
-        late = run.handlers == "running"
+        rows = await self.load_run(run.run)
+        late = rules.at_handlers(run, self.shapes[run.run], rows)
         run.reason = stop
         if stop != "fail_fast" and run.state == "paused":
             run.state = "running"  # a pause does not keep its handlers
         self._touched.add(run.run)
         cause = self._first_failed.get(run.run) if stop == "fail_fast" else None
-        for task in await self.load_run(run.run):
+        for task in rows:
             shape = self.shape(task)
             if task.final or (shape.role != "task" and not late):
                 continue

@@ -31,7 +31,7 @@ TASK_INPUT_BYTES_MAX: Final = 1 << 20
 RESULTS_BYTES_MAX: Final = 1 << 20
 """Of the list of a mapped task's results; a longer one is not kept."""
 TURN_S: Final = 0.25
-"""What expressions of a turn may take, those of tasks and those of handlers; the rest is left."""
+"""What a turn's tasks, handlers, and lists of items may take each; the rest is left."""
 _HOLD_S: Final = 0.01
 """How long they keep the node from anything else at once, but for one task's."""
 DEPTH_MAX: Final = 10
@@ -116,8 +116,9 @@ class Starter:
         self.left: dict[int, str] = {}
         """Runs, and their tenants, with blocked tasks that this turn had no time to start."""
         self._turn = turn
-        self._spent_s = {"task": 0.0, "handler": 0.0}
-        """On expressions; handlers start after all tasks, which leave them nothing."""
+        self._spent_s = {"task": 0.0, "handler": 0.0, "list": 0.0}
+        """On expressions. Handlers start after all tasks, which would leave them nothing; and a
+        list that is worked out once more is of use only if items of it are started, too."""
         self._held_s = 0.0
         """The same, since something else could happen."""
         self._results: dict[tuple[int, int], tuple[str, str | None, bytes | None]] = {}
@@ -139,7 +140,7 @@ class Starter:
         await self._read_results(able)
         for task in by_turns(able, lambda task: self._turn.runs[task.run].tenant):
             shape, run = self._turn.shape(task), self._turn.runs[task.run]
-            kind = "task" if shape.role == "task" else "handler"
+            kind = self._kind(task, shape)
             if shape.needs.any and self._spent_s[kind] > TURN_S:
                 self.left[run.run] = run.tenant
                 continue
@@ -150,6 +151,11 @@ class Starter:
                 self._fail(task, error)
             if shape.needs.any:
                 await self._count(kind, time.thread_time() - began)
+
+    def _kind(self, task: TaskRow, shape: TaskShape) -> str:
+        if shape.spec.map is not None and (task.run, task.number) not in self._lists:
+            return "list"
+        return "task" if shape.role == "task" else "handler"
 
     async def _count(self, kind: str, took_s: float) -> None:
         self._spent_s[kind] += took_s

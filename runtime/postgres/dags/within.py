@@ -27,7 +27,7 @@ _CLAIM: Final = f"""{ABLE}, within AS MATERIALIZED (
         SELECT x.ctid AS at, x.id, x.tenant, x.limit_key, x.within FROM executions x
         WHERE x.within = u.run AND {_DUE}
         ORDER BY x.within, x.id
-        LIMIT $6
+        LIMIT greatest(1, $6 / 8)
         FOR UPDATE SKIP LOCKED
     ) AS e
     LIMIT $6

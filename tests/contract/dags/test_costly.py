@@ -1,12 +1,22 @@
 """Expressions that cost much hold up neither the node nor, for long, what others have to start."""
 
+import time
+from types import SimpleNamespace
+
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from actors.dag import values
-from runtime.postgres.dags import starting
+from protocols.dags import TaskInput
+from runtime.postgres import pool as pools
+from runtime.postgres.dags import advance, starting
+from runtime.postgres.dags.control import cancel_run
+from runtime.postgres.dags.progress import Turn
 from runtime.postgres.dags.rows import leave_looks
+from runtime.postgres.pool import NODE_ROLE, Pool
+from runtime.postgres.store import PostgresStore
 from tests.contract.dags.conftest import ended
 from tests.support.dags import task
 
@@ -28,10 +38,11 @@ async def test_a_turn_starts_what_it_has_time_for_and_the_next_goes_on(house, mo
     started = []
     while (await house.store.advance(now=house.now, limit=100)).more:
         started += await house.claim()
-        assert len(started) <= len(house.running) == len(set(house.running))
     turns = len(started)
     started += await house.claim()
     assert (turns, started) == (7, ["m"] * 8)
+    given = [msgspec.json.decode(row.input, type=TaskInput) for row in house.running.values()]
+    assert sorted(one.number for one in given) == list(range(8))
     await house.run_all()
     assert await house.run_state(run) == "succeeded"
     assert not await house.owner.fetchval("SELECT count(*) FROM dag_ended")
@@ -125,7 +136,7 @@ async def test_costly_tasks_leave_handlers_their_time(house, monkeypatch):
     (one,) = house.running.values()
     await house.store.finish(house.node, [ended(one, "dead")])
     assert (await house.store.advance(now=house.now, limit=100)).more
-    assert sorted(await house.claim()) == ["alas", "m"]
+    assert sorted(await house.claim()) == ["alas", "m", "m", "m"]
 
 
 async def test_a_run_whose_handler_was_left_is_over_in_time(house, monkeypatch):
@@ -142,3 +153,90 @@ async def test_a_run_whose_handler_was_left_is_over_in_time(house, monkeypatch):
     await house.run_all()
     assert [await house.run_state(run) for run in runs] == ["succeeded"] * 2
     assert [(await house.states(run))["hurray"] for run in runs] == ["succeeded"] * 2
+
+
+async def test_a_run_that_is_cancelled_while_its_handler_is_left_has_its_finally(
+    house, monkeypatch
+):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    handler = task("hurray", role="on_success", references=("run.id",))
+    await house.define("dag", task("a"), handler, task("last", role="finally"))
+    runs = [await house.begin("dag") for _ in range(2)]
+    await house.claim()
+    await house.store.finish(house.node, [ended(row) for row in house.running.values()])
+    assert (await house.store.advance(now=house.now, limit=100)).more
+    assert await house.claim() == ["hurray"]
+    (left,) = [run for run in runs if (await house.states(run))["hurray"] == "blocked"]
+    await house.steer(cancel_run, left)
+    await house.run_all()
+    assert await house.run_state(left) == "cancelled"
+    assert await house.states(left) == {
+        "a": "succeeded",
+        "hurray": "skipped: trigger",
+        "last": "succeeded",
+    }
+
+
+async def test_a_costly_list_is_not_worked_out_for_each_of_its_items(house, monkeypatch):
+    clock = 0.0
+    work = values.items
+    lists = []
+
+    def costly(*arguments):
+        nonlocal clock
+        clock += 2 * starting.TURN_S
+        lists.append(arguments)
+        return work(*arguments)
+
+    monkeypatch.setattr(values, "items", costly)
+    monkeypatch.setattr(starting, "time", SimpleNamespace(thread_time=lambda: clock))
+    names = [f"m{n}" for n in range(3)]
+    mapping = {"over": "input", "parallelism": 8, "limit": 8}
+    await house.define("dag", *(task(n, references=("item",), map=mapping) for n in names))
+    await house.begin("dag", ITEMS)
+    await house.advance()
+    assert len(lists) == len(names)
+    assert await house.claim() == [name for name in names for _ in range(8)]
+
+
+async def test_a_turn_looks_at_no_more_costly_runs_than_it_has_time_for(house, monkeypatch):
+    monkeypatch.setattr(starting, "TURN_S", 0.0)
+    monkeypatch.setattr(advance, "COSTLY_AT_ONCE", 2)
+    await house.define("dag", task("a", references=("run.id",)))
+    for _ in range(6):
+        await house.trigger("dag")
+    looked: list[int] = []
+    look = Turn.look
+
+    async def counted(turn: Turn, run: int) -> None:
+        looked.append(run)
+        await look(turn, run)
+
+    monkeypatch.setattr(Turn, "look", counted)
+    await house.take_roots()
+    assert len(looked) == 2
+    more = True
+    while more:
+        looked.clear()
+        more = (await house.store.advance(now=house.now, limit=100)).more
+        assert len(looked) <= 2
+    assert await house.claim() == ["a"] * 6
+
+
+async def test_a_session_outlasts_what_a_turn_works_out(house, monkeypatch):
+    monkeypatch.setitem(pools.LIMITS, "idle_in_transaction_session_timeout", "100ms")
+    work = values.worked_out
+
+    def slow(*arguments, **fields):
+        time.sleep(0.3)  # the loop is held, and no statement comes
+        return work(*arguments, **fields)
+
+    monkeypatch.setattr(values, "worked_out", slow)
+    b = task("b", "a", references=("tasks.a.state",))
+    await house.define("dag", task("a", references=("run.id",)), b)
+    arguments = house.house.settings.arguments()
+    async with Pool(arguments, name="own", size=2, role=NODE_ROLE, pinned=True) as pool:
+        house.store = PostgresStore(hot=pool, keeping=pool)
+        run = await house.begin("dag")
+        await house.run_all()
+    assert await house.run_state(run) == "succeeded"

@@ -98,3 +98,13 @@ async def test_who_has_the_turn_that_one_waits_for_is_claimed_whoever_asked_for_
     (found,) = await claim(house, runs)
     assert (found.id, found.within) == (first["id"], runs[1])
     assert await claim(house, runs) == []
+
+
+async def test_one_run_with_many_within_it_leaves_room_for_those_of_another(house):
+    await house.define("inner", task("i"))
+    many = {"over": "[1, 2, 3, 4, 5, 6, 7, 8, 9]", "parallelism": 9, "limit": 9}
+    await house.define("wide", task("each", dag={"dag_id": "inner"}, map=many))
+    await house.define("narrow", task("sub", dag={"dag_id": "inner"}))
+    wide, narrow = await house.trigger("wide"), await house.trigger("narrow")
+    await house.take_roots()
+    assert narrow in [row.within for row in await claim(house, [wide, narrow], limit=8)]

@@ -5,16 +5,36 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
+from actors.dag import actor
 from actors.dag.actor import DagActor
 from protocols.dags import POOL
 from protocols.errors import UnavailableError
+from protocols.messages import Ready
 from protocols.ports.store import Claimed, Lane
 from protocols.ports.store.claiming import Lanes
-from protocols.ports.store.dags import Advanced, Glance
+from protocols.ports.store.dags import Advanced, Glance, Within
 from tests.sim.model_dags import NoDags
 
 pytestmark = pytest.mark.asyncio
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def root(number: int, token: int, tenant: str = "default") -> Claimed:
+    return Claimed(
+        id=number,
+        created_at=NOW,
+        tenant=tenant,
+        job_id="dag",
+        job_key=1,
+        version=1,
+        priority=2,
+        scheduled_for=NOW,
+        attempt=1,
+        failures=0,
+        losses=0,
+        fencing_token=token,
+        input=None,
+    )
 
 
 class OneRun(NoDags):
@@ -33,23 +53,7 @@ class OneRun(NoDags):
 
     async def claim(self, pool, incarnation, budgets, *, now, level) -> list[Claimed]:
         self.due, self.token = False, self.token + 1
-        return [
-            Claimed(
-                id=1,
-                created_at=NOW,
-                tenant="default",
-                job_id="dag",
-                job_key=1,
-                version=1,
-                priority=2,
-                scheduled_for=NOW,
-                attempt=1,
-                failures=0,
-                losses=0,
-                fencing_token=self.token,
-                input=None,
-            )
-        ]
+        return [root(1, self.token)]
 
     async def running(self, incarnation, pool) -> list[tuple[int, int]]:
         return []
@@ -159,3 +163,63 @@ async def test_what_is_due_soon_is_woken_then_and_not_at_the_next_poll(open_hous
         assert store.wakes == 0
         await house.kit.advance(0.2)
         assert (store.wakes, store.next_at) == (1, None)
+
+
+class TwoTenants(NoDags):
+    """Two tenants with roots that are due, always; some are over as soon as they have begun."""
+
+    def __init__(self, roots: int, *, over: bool) -> None:
+        self.roots = roots
+        self.over = over
+        self.claimed: list[str] = []
+        self.withins = 0
+
+    async def lanes(self, pool, *, now, level) -> Lanes:
+        due = len(self.claimed) < self.roots
+        return Lanes((Lane("a", 2), Lane("b", 2)) if due else (), None)
+
+    async def claim(self, pool, incarnation, budgets, *, now, level) -> list[Claimed]:
+        (budget,) = budgets
+        self.claimed.append(budget.lane.tenant)
+        return [root(len(self.claimed), 1, budget.lane.tenant)]
+
+    async def claim_within(self, incarnation, runs, *, limit, now, level) -> list[Within]:
+        self.withins += 1
+        return []
+
+    async def running(self, incarnation, pool) -> list[tuple[int, int]]:
+        return []
+
+    async def cancel_requests(self, incarnation) -> list[tuple[int, int]]:
+        return []
+
+    async def runs_over(self, runs) -> list[int]:
+        return list(runs) if self.over else []
+
+    async def begin_runs(self, incarnation, roots, *, now) -> Advanced:
+        return Advanced()
+
+    async def finish_runs(self, incarnation, roots, *, now):
+        return [root for root, _ in roots], []
+
+
+async def test_where_there_is_room_for_one_tenants_take_turns(open_house, monkeypatch):
+    monkeypatch.setattr(actor, "HELD_MAX", 1)
+    async with open_house() as house:
+        store = TwoTenants(6, over=True)
+        house.kit.spawn(lambda: DagActor(store=store, hints=house, incarnation=house.node))
+        await house.kit.advance(10.0)
+        assert sorted(store.claimed) == ["a"] * 3 + ["b"] * 3
+
+
+async def test_a_full_node_asks_nothing_for_a_hint(open_house, monkeypatch):
+    monkeypatch.setattr(actor, "HELD_MAX", 1)
+    async with open_house() as house:
+        store = TwoTenants(6, over=False)
+        ref = house.kit.spawn(lambda: DagActor(store=store, hints=house, incarnation=house.node))
+        await house.kit.advance(2.5)
+        assert (len(store.claimed), store.withins) == (1, 2)
+        for _ in range(10):
+            ref.tell(Ready(POOL))
+            await house.kit.advance(0.01)
+        assert (len(store.claimed), store.withins) == (1, 2)
