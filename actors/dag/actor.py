@@ -182,6 +182,8 @@ class DagActor(Actor):
         for root, _ in roots:
             self._depths.pop(root, None)
         await self._begin(roots, ctx)
+        if claimed and self._room() <= 0:
+            self._want(ctx, "within")
         return _Stepped("claim", more=bool(claimed))
 
     def _room(self) -> int:
@@ -213,11 +215,11 @@ class DagActor(Actor):
 
     async def _adopt(self, ctx: Context) -> None:
         """Take up what a former instance held, whose runs may not have been made yet."""
+        self._adopted = True  # until a step fails whose answer may be lost, this one or another
         roots = [tuple(key) for key in await self._store.running(self._incarnation, POOL)]
         self._held.update(roots)  # type: ignore[arg-type]
         for start in range(0, len(roots), _BEGIN_BATCH):
             await self._begin(roots[start : start + _BEGIN_BATCH], ctx)  # type: ignore[arg-type]
-        self._adopted = True
 
     async def _begin(self, roots: Sequence[tuple[int, int]], ctx: Context) -> None:
         if not roots:

@@ -32,6 +32,8 @@ UNTRIGGERED: Final = "trigger"
 CONDITION: Final = "condition"
 FAIL_FAST: Final = "fail_fast"
 CANCELLED: Final = "cancelled"
+AGAIN: Final = "cancelled again"
+"""Of a run, until its handlers have been stopped."""
 TIMEOUT: Final = "timeout"
 MARKED: Final = "marked"
 INPUT: Final = "input"
@@ -145,12 +147,13 @@ def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
 
 
 def at_handlers(run: Run, shape: Shape, tasks: Iterable[Task]) -> bool:
-    """Whether a handler of the run was begun; one that was left for want of time was not."""
-    return run.handlers == "running" and any(
-        task.state != "blocked" and (task.state, task.reason) != ("skipped", UNTRIGGERED)
+    """Whether a cancel is one of the run's handlers; not where these were left for want of time."""
+    under_way = any(
+        task.state != "blocked" and not task.final
         for task in tasks
         if shape.tasks[task.number].role != "task"
     )
+    return run.handlers == "running" and (under_way or run.reason == AGAIN)
 
 
 def skip(task: Task, reason: str) -> None:

@@ -58,6 +58,7 @@ class Ghost:
     async def unheard(self) -> AsyncIterator[None]:
         """Let no beat be answered, so that only its own guards stop one that was given up."""
         async with self._pool.connections.acquire() as session, session.transaction():
+            await session.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             await session.execute("LOCK TABLE nodes IN SHARE MODE")
             yield
 

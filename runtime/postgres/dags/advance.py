@@ -32,7 +32,7 @@ COSTLY_AT_ONCE: Final = 100
 """Tasks with expressions that the looks of one turn decide to start: it has time for no more."""
 
 # Of a turn, which may work out expressions for some seconds before its next statement.
-_PATIENT: Final = "set_config('idle_in_transaction_session_timeout', '60s', true)"
+_PATIENT: Final = "set_config('idle_in_transaction_session_timeout', '20s', true)"
 
 
 # dag_ended_pkey, then dag_tasks_execution. It is not waited for until it is on disk: what is built

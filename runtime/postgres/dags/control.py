@@ -57,11 +57,11 @@ async def cancel_run(conn: Connection, *, tenant: str, run: str, now: datetime) 
         ConflictError: it is over already, or has not begun.
     """
     record = await _open_run(conn, tenant, run)
+    if record.handlers == "running":
+        record.reason = rules.AGAIN if record.cancelling else None
     record.cancelling = True
     if record.state == "paused":
         record.state = "running"
-    if record.handlers == "running":
-        record.reason = None
     return await _leave(conn, record, now=now)
 
 

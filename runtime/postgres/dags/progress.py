@@ -44,6 +44,8 @@ class Turn:
         self.wanted: list[Wanted] = []
         self.accounted: Sequence[int] = ()
         """The rows of `dag_ended` that this turn takes account of."""
+        self.costly = 0
+        """Tasks that were found to start and may cost; mapped tasks and handlers by a guess."""
         self._kept = shapes
         self._starter = Starter(self)
         self._whole: set[int] = set()
@@ -132,12 +134,14 @@ class Turn:
                 self._decide(task)
             elif task.state == "running" and spec.map is not None:
                 self._refill[task.key] = -1
+                self.costly += 1
         for task in rows:
             wait = shape.tasks[task.number].spec.wait
             if wait is not None and task.state == "waiting" and wait.signal in signals:
                 task.result = signals[wait.signal]
                 self.finish(task, "succeeded")
         self._touched.add(run)
+        self.costly += not record.open  # its handlers are next
 
     async def expire(self, run: int) -> None:
         """Stop a run whose time is up."""
@@ -213,11 +217,6 @@ class Turn:
                 break
         return await self._write()
 
-    @property
-    def costly(self) -> int:
-        """How many tasks are to start that may cost; a mapped task that goes on counts once."""
-        return len(self._refill) + sum(self.shape(task).may_cost for task in self._starts)
-
     def items_in_hand(self, mapped: TaskRow) -> list[TaskRow]:
         """What was read, or made, of a mapped task's items."""
         rows = self.by_run[mapped.run].values()
@@ -253,6 +252,7 @@ class Turn:
         match rules.decide(shape.tasks[task.number].trigger, task, shape.on_failure):
             case "start":
                 self._starts.append(task)
+                self.costly += shape.tasks[task.number].may_cost
             case Skip(reason=reason):
                 upstream = reason in (rules.UPSTREAM_FAILED, rules.UPSTREAM_SKIPPED)
                 self.finish(task, "skipped", reason, task.cause if upstream else None)
