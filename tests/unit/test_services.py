@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import tempfile
 import threading
 from pathlib import Path
 
@@ -18,10 +20,8 @@ from scripts.serving.processes import ServiceError
 @pytest.fixture(autouse=True)
 def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep claims of ports in a folder of the test's own."""
-    folder = tmp_path / "claims"
-    folder.mkdir()
-    monkeypatch.setattr(teams, "_claims", lambda: folder)
-    return folder
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path / f"tickwright-ports-{os.geteuid()}"
 
 
 def made(folder: Path, kind: str, count: int | None = None) -> teams.Team:
@@ -79,6 +79,8 @@ def test_a_released_or_removed_set_gives_its_ports_back(
     (tmp_path / "b" / "ports").unlink()
     assert made(tmp_path / "c", "postgres").members[0].port == start
     assert [claim.readlink() for claim in claims.iterdir()] == [tmp_path / "c"]
+    teams.release(tmp_path / "c")
+    assert not claims.exists()
 
 
 def test_a_damaged_set_is_told_with_its_file(tmp_path: Path):
