@@ -123,8 +123,8 @@ def release(folder: Path) -> None:
         claim = _claims() / block.read_text()
         if claim.is_symlink() and claim.readlink() == folder:
             claim.unlink()
-            with suppress(OSError):  # others have claims there
-                claim.parent.rmdir()
+        with suppress(OSError):  # others have claims there
+            claim.parent.rmdir()
         block.unlink()
 
 

@@ -81,6 +81,10 @@ def test_a_released_or_removed_set_gives_its_ports_back(
     assert [claim.readlink() for claim in claims.iterdir()] == [tmp_path / "c"]
     teams.release(tmp_path / "c")
     assert not claims.exists()
+    made(tmp_path / "d", "postgres")
+    (claims / str(start)).unlink()
+    teams.release(tmp_path / "d")
+    assert not claims.exists()
 
 
 def test_a_damaged_set_is_told_with_its_file(tmp_path: Path):
