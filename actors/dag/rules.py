@@ -2,8 +2,9 @@
 
 A task is decided by counters over its parents. A parent counts as `failed` where it failed or was
 `skipped: upstream_failed`, since what it stood for did not come about because of a failure; as
-`skipped` where it was skipped otherwise or cancelled. A failure that settles a child's fate does
-so at once; a skip is waited out, so that what the child becomes does not hang on who was first.
+`skipped` where it was skipped otherwise, or cancelled with its run. A failure that settles a
+child's fate does so at once; a skip is waited out, so that what the child becomes does not hang on
+who was first.
 
 | trigger | starts | is skipped |
 |---|---|---|
@@ -23,7 +24,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from actors.dag.shape import Shape
+from actors.dag.shape import Shape, TaskShape
 from protocols.dags import FINAL_TASK, OnFailure, RunState, TaskRole, TaskState, TaskTrigger
 
 UPSTREAM_FAILED: Final = "upstream_failed"
@@ -32,10 +33,15 @@ UNTRIGGERED: Final = "trigger"
 CONDITION: Final = "condition"
 FAIL_FAST: Final = "fail_fast"
 CANCELLED: Final = "cancelled"
+"""Of a run, and of what it stopped; of a task that failed: somebody cancelled its execution."""
+REQUESTED: Final = "requested"
+"""Of an execution that somebody cancelled."""
 AGAIN: Final = "cancelled again"
 """Of a run, until its handlers have been stopped."""
 TIMEOUT: Final = "timeout"
 MARKED: Final = "marked"
+ITEMS: Final = "items"
+"""Of a mapped task: its items say why."""
 INPUT: Final = "input"
 """Of a run that nothing may begin in: its DAG does not take what it was given."""
 
@@ -146,14 +152,17 @@ def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
     return Skip(UPSTREAM_FAILED) if strict and task.failed else None
 
 
-def at_handlers(run: Run, shape: Shape, tasks: Iterable[Task]) -> bool:
-    """Whether a cancel is one of the run's handlers; not where these were left for want of time."""
-    under_way = any(
-        task.state != "blocked" and not task.final
+def handlers_to_stop(run: Run, shape: Shape, tasks: Iterable[Task], stop: Stop) -> set[int]:
+    """The handlers that a stop ends: a cancel those under way, and all if it is the second."""
+    if stop != "cancelled" or run.handlers != "running":
+        return set()
+    return {
+        task.number
         for task in tasks
         if shape.tasks[task.number].role != "task"
-    )
-    return run.handlers == "running" and (under_way or run.reason == AGAIN)
+        and not task.final
+        and (run.reason == AGAIN or task.state != "blocked")
+    }
 
 
 def skip(task: Task, reason: str) -> None:
@@ -179,11 +188,39 @@ def stop_of(run: Run, policy: OnFailure) -> Stop | None:
     return None
 
 
-def survives(stop: Stop, trigger: TaskTrigger, role: TaskRole) -> bool:
-    """Whether a task that has not begun is left to run when its run is stopped."""
-    if role != "task":
-        return True  # handlers come when all else is over
+def survives(stop: Stop, trigger: TaskTrigger) -> bool:
+    """Whether a task is left to run when its run is stopped."""
     return stop == "fail_fast" and trigger == "always"
+
+
+def stopped_by(run: Run, task: TaskShape) -> Stop | None:
+    """The stop of its run that a task is under, if it is; some a stop leaves alone."""
+    if run.cancelling:
+        return CANCELLED
+    if task.role != "task":
+        return None
+    for stop in (FAIL_FAST, TIMEOUT):
+        if run.reason == stop and not survives(stop, task.trigger):
+            return stop
+    return None
+
+
+def when_cancelled(run: Run, task: TaskShape, reason: str | None) -> tuple[TaskState, str]:
+    """What becomes of a task whose execution was cancelled, for this reason; and why.
+
+    Where it is under no stop of its run, that one execution was cancelled, by a person or for
+    another of its DAG: what the task stood for did not come about, which is a failure.
+    """
+    stop = stopped_by(run, task)
+    if stop is not None:
+        return "cancelled", stop
+    return "failed", CANCELLED if reason in (None, REQUESTED) else reason
+
+
+def when_items_skipped(run: Run, task: TaskShape) -> tuple[TaskState, str]:
+    """What becomes of a mapped task none of whose items failed, and some were skipped; and why."""
+    stop = stopped_by(run, task)
+    return ("skipped", ITEMS) if stop is None else ("cancelled", stop)
 
 
 def handlers_due(
@@ -191,8 +228,7 @@ def handlers_due(
 ) -> tuple[list[int], list[int], bool]:
     """What handlers follow now that no task is open: to start, to skip, and whether all are over.
 
-    First that of the run's outcome, then `finally`. A cancelled run has only its `finally`, and
-    not even that where it was cancelled while handlers ran.
+    First that of the run's outcome, then `finally`. A cancelled run has only its `finally`.
     """
     outcome = outcome_of(run)
     wanted = {"succeeded": "on_success", "failed": "on_failure"}.get(outcome)

@@ -64,10 +64,10 @@ async def put_back(
 def _has_items(shape: Shape, tasks: Sequence[TaskRow], chosen: set[int], number: int) -> bool:
     """Whether a mapped task ended by its items, and nothing before it begins again."""
     task = tasks[number]
+    stopped = task.state in ("failed", "cancelled") and task.reason in (None, *rules.STOPS)
     return (
         shape.tasks[number].spec.map is not None
-        and task.state in ("failed", "cancelled")
-        and task.reason in ("items", None, *rules.STOPS)
+        and (task.reason == rules.ITEMS or stopped)
         and not chosen.intersection(shape.tasks[number].parents)
     )
 

@@ -107,9 +107,8 @@ class Turn:
             if task is None or task.final or task.execution != ended.execution:
                 continue
             state, reason = ENDS[ended.state], ended.reason
-            stop = self.runs[task.run].reason
-            if state == "cancelled" and stop in (rules.FAIL_FAST, rules.CANCELLED, rules.TIMEOUT):
-                reason = stop
+            if state == "cancelled":
+                state, reason = rules.when_cancelled(self.runs[task.run], self.shape(task), reason)
             elif state == "succeeded":
                 reason = None
             task.started_at, task.finished_at = ended.started_at, ended.finished_at
@@ -300,7 +299,7 @@ class Turn:
     async def _stop(self, run: RunRow, stop: Stop) -> None:
         """Begin nothing more of a run: skip what has not begun, cancel what runs."""
         rows = await self.load_run(run.run)
-        late = rules.at_handlers(run, self.shapes[run.run], rows)
+        handlers = rules.handlers_to_stop(run, self.shapes[run.run], rows, stop)
         run.reason = stop
         if stop != "fail_fast" and run.state == "paused":
             run.state = "running"  # a pause does not keep its handlers
@@ -308,9 +307,9 @@ class Turn:
         cause = self._first_failed.get(run.run) if stop == "fail_fast" else None
         for task in rows:
             shape = self.shape(task)
-            if task.final or (shape.role != "task" and not late):
+            if task.final or (shape.role != "task" and task.number not in handlers):
                 continue
-            if rules.survives(stop, shape.trigger, "task"):
+            if rules.survives(stop, shape.trigger):
                 continue
             if task.state == "running":
                 self._refill.setdefault(task.key, 0)

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.dag import rules, values
 from actors.dag.shape import TaskShape
-from protocols.dags import POOL, TaskInput
+from protocols.dags import POOL, TaskInput, TaskState
 from protocols.errors import KeyReusedError, NotFoundError
 from protocols.ids import execution_id
 from protocols.instants import iso
@@ -304,17 +304,19 @@ class Starter:
         rows = await turn.session.fetch(_ITEM_RESULTS, mapped.run, mapped.number)
         in_hand = {row.item: row.result for row in turn.items_in_hand(mapped)}
         results = [in_hand.get(row["item"]) or row["result"] or b"null" for row in rows]
-        state, reason = "succeeded", None
+        state: TaskState = "succeeded"
+        reason = None
         if mapped.failed:
-            state, reason = "failed", "items"
+            state, reason = "failed", rules.ITEMS
         elif mapped.skipped:
-            state, reason = "cancelled", turn.runs[mapped.run].reason
+            run = turn.runs[mapped.run]
+            state, reason = rules.when_items_skipped(run, turn.shape(mapped))
         size = sum(len(result) + 1 for result in results)
         if size <= RESULTS_BYTES_MAX:
             mapped.result = b"[" + b",".join(results) + b"]"
         else:
             reason = reason or values.TOO_LARGE
-        turn.finish(mapped, state, reason)  # type: ignore[arg-type]
+        turn.finish(mapped, state, reason)
 
     # --- waits and runs within runs -----------------------------------------------------------
 

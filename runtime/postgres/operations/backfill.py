@@ -5,10 +5,11 @@ left alone and told. An instant that the timer has still to decide is the timer'
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from protocols.durations import shown
@@ -38,6 +39,11 @@ SELECT cursor, anchor, catchup_from, catchup_until FROM schedules WHERE job_key 
 _VERSIONS: Final = """
 SELECT version, in_force_at, spec::text AS spec FROM job_versions
 WHERE tenant = $1 AND job_key = $2 ORDER BY version
+"""
+# Indexes: job_versions_pkey, limits_pkey.
+_OWN_LIMIT: Final = """
+SELECT max(l.most) FROM job_versions v JOIN limits l USING (tenant, limit_key)
+WHERE v.tenant = $1 AND v.job_key = $2
 """
 # Indexes: executions_instant, execution_history_instant.
 _ROWS: Final = """
@@ -98,13 +104,14 @@ async def backfill(
         now: when they run; none later than that.
         limit: at most so many instants, the earliest ones; never more than ten thousand.
         parallel: at most so many of them at once, beside what else runs of the job; without it
-            they take the job's turn as its `overlap` has it. A `concurrency` of its own holds.
+            they take the job's turn as its `overlap` has it. A `concurrency` of its own holds;
+            fewer than that is refused, as are versions with and without one together.
         dry_run: say what would be done, and do nothing.
 
     Raises:
         NotFoundError: there is no such job.
         ConflictError: it has no schedule that names instants.
-        InvalidError: the span is empty, or lies in the future.
+        InvalidError: the span is empty, or lies in the future; or `parallel` would not bind.
     """
     _check_span(first, until, now)
     job = await live_job(conn, tenant, job_id)
@@ -120,6 +127,10 @@ async def backfill(
     span = _span(versions, first, min(until, now), most + 1)
     continue_from = iso(span[most][0]) if len(span) > most else None
     span = span[:most]
+    by_number = {version.number: version for version in versions}
+    if parallel is not None:
+        specs = [by_number[number].spec for number in {number for _, number in span}]
+        await _check_parallel(conn, tenant, job, parallel, specs)
     undecided = _undecided(span, row["cursor"], row["catchup_from"], row["catchup_until"])
     runs = await read_runs(conn, tenant, key, first, min(until, now))
     rows = await conn.fetch(_ROWS, tenant, key, [instant for instant, _ in span])
@@ -131,7 +142,6 @@ async def backfill(
             left=tuple(found.left),
             continue_from=continue_from,
         )
-    by_number = {version.number: version for version in versions}
     for run, taken in found.runs:
         version = by_number[run.version]
         ready = compiled(version.spec, version.anchor)
@@ -169,6 +179,24 @@ def _check_span(first: datetime, until: datetime, now: datetime) -> None:
     if first > now:
         text = f"{iso(first)} is still to come: only what is past is backfilled"
         raise InvalidError((Problem(("from",), text),))
+
+
+async def _check_parallel(
+    conn: Connection, tenant: str, job: asyncpg.Record, parallel: int, specs: Iterable[JobSpec]
+) -> None:
+    """An execution has one limit: where its version has one, that must be the tighter."""
+    limited = {spec.concurrency_limit is not None for spec in specs}
+    if True not in limited:
+        return
+    own = await conn.fetchval(_OWN_LIMIT, tenant, job["job_key"])
+    text = f"{shown(job['job_id'])} has a concurrency limit of its own, {own}, "
+    if parallel < own:
+        text += f"and {parallel} cannot bind beside it: leave this out, or lower the job's"
+    elif len(limited) > 1:
+        text += "in some versions of this span: backfill the others by themselves"
+    else:
+        return
+    raise InvalidError((Problem(("parallel",), text),))
 
 
 async def _versions(conn: Connection, tenant: str, key: int) -> list[_Version]:

@@ -11,6 +11,7 @@ from runtime.postgres.dags.control import (
     retry_tasks,
     send_signal,
 )
+from runtime.postgres.operations.cancel import cancel_execution
 from runtime.postgres.operations.reopen import replay_dead_letters
 from tests.support.dags import task
 
@@ -163,6 +164,86 @@ async def test_a_second_cancel_ends_the_handlers(house):
     assert {name for _, name in await house.asked()} == {"z"}
     await house.end(z="cancelled")
     assert await house.run_state(run) == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("ends", "runs", "skipped"), [("succeeded", "ok", "alas"), ("dead", "alas", "ok")]
+)
+async def test_a_cancel_while_a_handler_runs_ends_that_and_finally_follows(
+    house, ends, runs, skipped
+):
+    handlers = (task("ok", role="on_success"), task("alas", role="on_failure"))
+    await house.define("dag", task("a"), *handlers, task("z", role="finally"))
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(a=ends)
+    assert await house.claim() == [runs]
+    await house.steer(cancel_run, run)
+    assert {name for _, name in await house.asked()} == {runs}
+    await house.end(**{runs: "cancelled"})
+    assert await house.claim() == ["z"]
+    await house.end(z="succeeded")
+    states = await house.states(run)
+    assert (states[runs], states[skipped]) == ("cancelled: cancelled", "skipped: trigger")
+    assert (states["z"], await house.run_state(run)) == ("succeeded", "cancelled")
+
+
+async def test_a_second_cancel_while_a_handler_runs_leaves_finally_out(house):
+    await house.define("dag", task("a"), task("ok", role="on_success"), task("z", role="finally"))
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(a="succeeded")
+    await house.claim()
+    await house.steer(cancel_run, run)
+    await house.steer(cancel_run, run)
+    await house.end(ok="cancelled")
+    assert await house.claim() == []
+    assert (await house.states(run))["z"] == "skipped: cancelled"
+    assert await house.run_state(run) == "cancelled"
+
+
+async def test_a_task_that_somebody_cancels_by_itself_has_failed(house):
+    await house.define("dag", *CHAIN)
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(a="succeeded")
+    await house.claim()
+    await house.end(b="cancelled", d="succeeded")
+    states = await house.states(run)
+    assert (states["b"], states["c"]) == ("failed: cancelled", "skipped: upstream_failed (b)")
+    await house.end_roots()
+    assert (await house.root(run))[0] == "dead"
+    await house.steer(retry_tasks, run, tasks="failed")
+    assert await house.claim() == ["b"]
+    await house.run_all()
+    assert (await house.root(run))[0] == "succeeded"
+
+
+async def test_a_task_that_is_cancelled_in_its_queue_has_failed(house):
+    await house.define("dag", *CHAIN)
+    run = await house.begin("dag")
+    waiting = await house.owner.fetchval("SELECT id FROM executions WHERE job_id = 'dag/a'")
+    await house.do(cancel_execution, execution=await house.name(waiting), who="me", now=house.now)
+    assert await house.states(run) == {
+        "a": "failed: cancelled",
+        **dict.fromkeys("bcd", "skipped: upstream_failed (a)"),
+    }
+    assert await house.run_state(run) == "failed"
+
+
+async def test_under_fail_fast_a_task_that_somebody_cancels_stops_the_run(house):
+    await house.define("dag", task("a"), task("b"), task("c", "b"), on_failure="fail_fast")
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(a="cancelled")
+    assert {name for _, name in await house.asked()} == {"b"}
+    await house.end(b="cancelled")
+    assert await house.states(run) == {
+        "a": "failed: cancelled",
+        "b": "cancelled: fail_fast",
+        "c": "skipped: fail_fast (a)",
+    }
+    assert await house.run_state(run) == "failed"
 
 
 async def test_a_cancelled_run_goes_on_when_it_is_retried(house):

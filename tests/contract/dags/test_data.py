@@ -6,6 +6,7 @@ import pytest
 from protocols.dags import TaskInput
 from protocols.instants import iso
 from runtime.postgres.dags.control import cancel_run, retry_tasks
+from tests.contract.dags.conftest import ended
 from tests.support.dags import task
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.postgres]
@@ -146,6 +147,46 @@ async def test_an_item_that_failed_fails_its_task_and_is_all_that_a_retry_runs(h
     assert await house.run_state(run) == "succeeded"
 
 
+async def test_an_item_that_somebody_cancels_fails_its_task(house):
+    await house.define("dag", task("m", **mapped("input")))
+    run = await house.begin("dag", b"[1, 2]")
+    await house.claim()
+    first, second = house.running.values()
+    await house.finish([ended(first, "cancelled"), ended(second)])
+    assert await house.states(run, items=True) == {
+        "m": "failed: items",
+        "m[0]": "failed: cancelled",
+        "m[1]": "succeeded",
+    }
+    assert await house.run_state(run) == "failed"
+
+
+async def test_items_that_expired_skip_their_task_and_are_all_that_a_retry_runs(house):
+    await house.define(
+        "dag", task("m", **mapped("input", parallelism=1)), task("after", "m"), task("bad")
+    )
+    run = await house.begin("dag", b"[1, 2]")
+    await house.claim()
+    await house.end(m="succeeded", bad="dead")
+    due = "UPDATE executions SET expires_at = $1 WHERE job_id = 'dag/m'"
+    await house.owner.execute(due, house.now)
+    assert await house.store.expire(now=house.now, limit=10)
+    await house.advance()
+    assert await house.states(run, items=True) == {
+        "m": "skipped: items",
+        "m[0]": "succeeded",
+        "m[1]": "skipped: expired",
+        "after": "skipped: upstream_skipped (m)",
+        "bad": "failed: failed",
+    }
+    await house.end_roots()
+    await house.steer(retry_tasks, run, tasks=["m"])
+    assert await house.claim() == ["m"]
+    assert list(await given(house)) == ["m[1]"]
+    await house.end(m="succeeded")
+    assert await house.claim() == ["after"]
+
+
 async def test_fail_fast_ends_the_items_too(house):
     await house.define(
         "dag",
@@ -218,6 +259,22 @@ async def test_a_run_within_a_run_fails_its_task_and_is_cancelled_with_it(house)
     await house.end_roots()
     assert await house.states(run) == {"sub": "cancelled: cancelled"}
     assert await house.run_state(run) == "cancelled"
+
+
+async def test_a_run_within_a_run_that_somebody_cancels_fails_its_task(house):
+    await house.define("inner", task("i"))
+    await house.define("outer", task("sub", dag={"dag_id": "inner"}), task("after", "sub"))
+    run = await house.begin("outer")
+    await house.take_roots()
+    await house.claim()
+    await house.steer(cancel_run, max(house.roots))
+    await house.end(i="cancelled")
+    await house.end_roots()
+    assert await house.states(run) == {
+        "sub": "failed: cancelled",
+        "after": "skipped: upstream_failed (sub)",
+    }
+    assert await house.run_state(run) == "failed"
 
 
 async def test_runs_do_not_lie_within_each_other_without_end(house):

@@ -286,3 +286,31 @@ async def test_a_backfill_that_cannot_be_is_refused(world):
         await world.do(backfill, job_id="b", first=at(1), **spans)
     with pytest.raises(InvalidError, match="still to come"):
         await world.do(backfill, job_id="b", first=at(20), until=at(30), now=at(10), who="tests")
+
+
+async def test_a_backfill_takes_no_bound_that_would_not_hold(world):
+    hourly = cron("0 * * * *")
+    await world.apply(job("a", hourly, concurrency_limit=10), now=at(1))
+    await world.apply(job("a", hourly, concurrency_limit=3), now=at(3601))
+    await _fired(world, "a", at(2 * 3600))
+    span = {"job_id": "a", "first": at(-7200), "until": at(0), "now": at(2 * 3600), **WHO}
+    for dry_run in (True, False):  # the limit of the last version is that of each
+        with pytest.raises(InvalidError, match="limit of its own, 3, and 2 cannot bind"):
+            await world.do(backfill, parallel=2, dry_run=dry_run, **span)
+    done = await world.do(backfill, parallel=3, **span)
+    assert len(done.created) == 3
+    rows = await world.rows("SELECT DISTINCT limit_key LIKE 'job:%' AS own FROM executions")
+    assert [row["own"] for row in rows] == [True]
+
+
+async def test_a_backfill_has_no_bound_over_versions_with_a_limit_and_without(world):
+    hourly = cron("0 * * * *")
+    await world.apply(job("a", hourly), now=at(1))
+    await world.apply(job("a", hourly, concurrency_limit=3), now=at(3601))
+    now = at(3 * 3600)
+    await _fired(world, "a", now)
+    span = {"job_id": "a", "first": at(0), "until": now, "now": now, **WHO}
+    with pytest.raises(InvalidError, match="in some versions of this span"):
+        await world.do(backfill, parallel=3, **span)
+    done = await world.do(backfill, **{**span, "until": at(3600)}, parallel=2)
+    assert len(done.created) == 2

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +83,7 @@ class Play:
         self.run.reason = stop
         for task in self.tasks:
             blocked = task.state == "blocked"
-            if blocked and not rules.survives(stop, self.shape.tasks[task.number].trigger, "task"):
+            if blocked and not rules.survives(stop, self.shape.tasks[task.number].trigger):
                 task.end("skipped", stop)
                 self.over(task.number)
 
@@ -223,3 +224,34 @@ def test_a_parent_that_could_not_run_for_a_failure_counts_as_failed():
     assert rules.counts_as("skipped", "upstream_failed") == "failed"
     assert rules.counts_as("skipped", "condition") == "skipped"
     assert rules.counts_as("cancelled", None) == "skipped"
+
+
+def task_of(trigger: str = "all_succeeded", role: str = "task") -> TaskShape:
+    spec = DagTaskSpec(task_id="t")
+    return TaskShape(number=0, task_id="t", key=0, trigger=trigger, role=role, spec=spec)
+
+
+@pytest.mark.parametrize(
+    ("run", "task", "becomes"),
+    [
+        (Run(), task_of(), ("failed", "cancelled")),
+        (Run(reason="paused: lunch"), task_of(), ("failed", "cancelled")),
+        (Run(cancelling=True), task_of(), ("cancelled", "cancelled")),
+        (Run(reason="cancelled", cancelling=True), task_of(), ("cancelled", "cancelled")),
+        (Run(reason="cancelled", cancelling=True), task_of(role="finally"), ("cancelled",) * 2),
+        (Run(reason="fail_fast"), task_of(), ("cancelled", "fail_fast")),
+        (Run(reason="fail_fast"), task_of("always"), ("failed", "cancelled")),
+        (Run(reason="timeout"), task_of("always"), ("cancelled", "timeout")),
+        (Run(reason="timeout"), task_of(role="on_failure"), ("failed", "cancelled")),
+    ],
+)
+def test_a_cancelled_execution_is_a_failure_unless_a_stop_of_the_run_is_why(run, task, becomes):
+    assert rules.when_cancelled(run, task, "requested") == becomes
+    items = ("skipped", "items") if becomes[0] == "failed" else becomes
+    assert rules.when_items_skipped(run, task) == items
+
+
+def test_an_execution_that_gave_way_to_another_says_so():
+    assert rules.when_cancelled(Run(), task_of(), "overlap") == ("failed", "overlap")
+    assert rules.when_cancelled(Run(), task_of(), None) == ("failed", "cancelled")
+    assert rules.when_cancelled(Run(cancelling=True), task_of(), "overlap")[1] == "cancelled"
