@@ -34,8 +34,8 @@ CONDITION: Final = "condition"
 FAIL_FAST: Final = "fail_fast"
 CANCELLED: Final = "cancelled"
 """Of a run, and of what it stopped; of a task that failed: somebody cancelled its execution."""
-REQUESTED: Final = "requested"
-"""Of an execution that somebody cancelled."""
+GAVE_WAY: Final = ("overlap", "deleted")
+"""Of an execution in its queue that was cancelled for another of its job, or with that."""
 AGAIN: Final = "cancelled again"
 """Of a run, until its handlers have been stopped."""
 TIMEOUT: Final = "timeout"
@@ -153,16 +153,15 @@ def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
 
 
 def handlers_to_stop(run: Run, shape: Shape, tasks: Iterable[Task], stop: Stop) -> set[int]:
-    """The handlers that a stop ends: a cancel those under way, and all if it is the second."""
+    """The handlers that a stop ends: a cancel what runs but `finally`, a second one all."""
     if stop != "cancelled" or run.handlers != "running":
         return set()
-    return {
-        task.number
-        for task in tasks
-        if shape.tasks[task.number].role != "task"
-        and not task.final
-        and (run.reason == AGAIN or task.state != "blocked")
-    }
+    handlers = [t for t in tasks if shape.tasks[t.number].role != "task" and not t.final]
+    if run.reason != AGAIN:
+        handlers = [
+            t for t in handlers if t.state != "blocked" and shape.tasks[t.number].role != "finally"
+        ]
+    return {task.number for task in handlers}
 
 
 def skip(task: Task, reason: str) -> None:
@@ -214,7 +213,7 @@ def when_cancelled(run: Run, task: TaskShape, reason: str | None) -> tuple[TaskS
     stop = stopped_by(run, task)
     if stop is not None:
         return "cancelled", stop
-    return "failed", CANCELLED if reason in (None, REQUESTED) else reason
+    return "failed", reason if reason in GAVE_WAY else CANCELLED
 
 
 def when_items_skipped(run: Run, task: TaskShape) -> tuple[TaskState, str]:

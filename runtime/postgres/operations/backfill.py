@@ -47,12 +47,12 @@ WHERE v.tenant = $1 AND v.job_key = $2
 """
 # Indexes: executions_instant, execution_history_instant.
 _ROWS: Final = """
-SELECT n.scheduled_for, e.id, e.state
+SELECT n.scheduled_for, e.id, e.state, e.version
 FROM unnest($3::timestamptz[]) AS n (scheduled_for)
 JOIN executions e ON e.job_key = $2 AND e.scheduled_for = n.scheduled_for AND e.origin = 0
 WHERE e.tenant = $1
 UNION ALL
-SELECT n.scheduled_for, h.id, h.state
+SELECT n.scheduled_for, h.id, h.state, h.version
 FROM unnest($3::timestamptz[]) AS n (scheduled_for)
 JOIN execution_history h
     ON h.job_key = $2 AND h.scheduled_for = n.scheduled_for AND h.origin = 0
@@ -128,13 +128,15 @@ async def backfill(
     continue_from = iso(span[most][0]) if len(span) > most else None
     span = span[:most]
     by_number = {version.number: version for version in versions}
-    if parallel is not None:
-        specs = [by_number[number].spec for number in {number for _, number in span}]
-        await _check_parallel(conn, tenant, job, parallel, specs)
     undecided = _undecided(span, row["cursor"], row["catchup_from"], row["catchup_until"])
     runs = await read_runs(conn, tenant, key, first, min(until, now))
     rows = await conn.fetch(_ROWS, tenant, key, [instant for instant, _ in span])
     found = _sort(span, {r["scheduled_for"]: (r["id"], r["state"]) for r in rows}, undecided, runs)
+    if parallel is not None:
+        by_id = {row["id"]: row["version"] for row in rows}
+        numbers = {number for _, number in found.new} | {by_id[id_] for _, id_ in found.reopen}
+        specs = [by_number[number].spec for number in numbers]
+        await _check_parallel(conn, tenant, job, parallel, specs)
     if dry_run:
         return Backfilled(
             created=tuple(FilledInstant(iso(instant)) for instant, _ in found.new),

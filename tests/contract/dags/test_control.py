@@ -202,6 +202,21 @@ async def test_a_second_cancel_while_a_handler_runs_leaves_finally_out(house):
     assert await house.run_state(run) == "cancelled"
 
 
+async def test_a_first_cancel_lets_finally_end(house):
+    await house.define("dag", task("a"), task("z", role="finally"))
+    run = await house.begin("dag")
+    await house.claim()
+    await house.end(a="succeeded")
+    assert await house.claim() == ["z"]
+    await house.steer(cancel_run, run)
+    assert await house.asked() == []
+    await house.steer(cancel_run, run)
+    assert {name for _, name in await house.asked()} == {"z"}
+    await house.end(z="cancelled")
+    assert await house.states(run) == {"a": "succeeded", "z": "cancelled: cancelled"}
+    assert await house.run_state(run) == "cancelled"
+
+
 async def test_a_task_that_somebody_cancels_by_itself_has_failed(house):
     await house.define("dag", *CHAIN)
     run = await house.begin("dag")

@@ -314,3 +314,18 @@ async def test_a_backfill_has_no_bound_over_versions_with_a_limit_and_without(wo
         await world.do(backfill, parallel=3, **span)
     done = await world.do(backfill, **{**span, "until": at(3600)}, parallel=2)
     assert len(done.created) == 2
+
+
+async def test_the_bound_of_a_backfill_counts_the_versions_that_are_to_run(world):
+    hourly = cron("0 * * * *")
+    await world.apply(job("a", hourly), now=at(1))
+    await world.apply(job("a", hourly, concurrency_limit=3), now=at(3601))
+    now = at(3 * 3600)
+    await _fired(world, "a", now)
+    await over(world, "a", 0, "dead", version=2)  # missed before, and fired by the second version
+    await over(world, "a", 3600, "succeeded")
+    span = {"job_id": "a", "first": at(0), "until": at(3600), "now": now, **WHO}
+    with pytest.raises(InvalidError, match="and 2 cannot bind"):
+        await world.do(backfill, parallel=2, **span)
+    done = await world.do(backfill, parallel=3, **span)
+    assert len(done.reopened) == 1

@@ -253,5 +253,6 @@ def test_a_cancelled_execution_is_a_failure_unless_a_stop_of_the_run_is_why(run,
 
 def test_an_execution_that_gave_way_to_another_says_so():
     assert rules.when_cancelled(Run(), task_of(), "overlap") == ("failed", "overlap")
-    assert rules.when_cancelled(Run(), task_of(), None) == ("failed", "cancelled")
+    for reason in (None, "retry", "lost"):
+        assert rules.when_cancelled(Run(), task_of(), reason) == ("failed", "cancelled")
     assert rules.when_cancelled(Run(cancelling=True), task_of(), "overlap")[1] == "cancelled"
