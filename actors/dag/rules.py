@@ -35,7 +35,7 @@ FAIL_FAST: Final = "fail_fast"
 CANCELLED: Final = "cancelled"
 """Of a run, and of what it stopped; of a task that failed: somebody cancelled its execution."""
 GAVE_WAY: Final = ("overlap", "deleted")
-"""Of an execution in its queue that was cancelled for another of its job, or with that."""
+"""Of an execution that was cancelled in its queue: for a newer one of its job, or with its job."""
 AGAIN: Final = "cancelled again"
 """Of a run, until its handlers have been stopped."""
 TIMEOUT: Final = "timeout"
@@ -153,7 +153,7 @@ def _at_once(trigger: TaskTrigger, task: Task, policy: OnFailure) -> Verdict:
 
 
 def handlers_to_stop(run: Run, shape: Shape, tasks: Iterable[Task], stop: Stop) -> set[int]:
-    """The handlers that a stop ends: a cancel what runs but `finally`, a second one all."""
+    """The handlers that a stop ends: a first cancel what runs but `finally`, a second one all."""
     if stop != "cancelled" or run.handlers != "running":
         return set()
     handlers = [t for t in tasks if shape.tasks[t.number].role != "task" and not t.final]
@@ -207,8 +207,8 @@ def stopped_by(run: Run, task: TaskShape) -> Stop | None:
 def when_cancelled(run: Run, task: TaskShape, reason: str | None) -> tuple[TaskState, str]:
     """What becomes of a task whose execution was cancelled, for this reason; and why.
 
-    Where it is under no stop of its run, that one execution was cancelled, by a person or for
-    another of its DAG: what the task stood for did not come about, which is a failure.
+    Where it is under no stop of its run, that one execution was cancelled, by a person or as
+    `GAVE_WAY` says: what the task stood for did not come about, which is a failure.
     """
     stop = stopped_by(run, task)
     if stop is not None:

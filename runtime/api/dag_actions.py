@@ -60,7 +60,7 @@ class SendSignal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @post("/dags/runs/{run_id:str}/cancel", status_code=200)
 async def cancel(asked: Given, run_id: FromPath[str]) -> Response[RunControlled]:
-    """Cancel a run; its `finally` runs all the same; a second cancel ends that, too."""
+    """Cancel a run; its `finally` runs all the same. One more, at its handlers, ends that, too."""
     body = await asked.empty_body()
     return await _controlled(asked, "cancel", run_id, body, cancel_run)
 

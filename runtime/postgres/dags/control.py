@@ -50,7 +50,8 @@ class Controlled(msgspec.Struct, frozen=True, kw_only=True):
 async def cancel_run(conn: Connection, *, tenant: str, run: str, now: datetime) -> Controlled:
     """Stop a run: what runs is cancelled, what has not begun is skipped, then its `finally` runs.
 
-    A cancel that comes while a handler runs cancels that; `finally` only if it is the second.
+    One that comes while a handler runs cancels that, but leaves `finally`; where the run was
+    cancelled before, that is stopped or skipped, too.
 
     Raises:
         NotFoundError: there is no such run.

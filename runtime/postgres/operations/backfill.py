@@ -195,7 +195,7 @@ async def _check_parallel(
     if parallel < own:
         text += f"and {parallel} cannot bind beside it: leave this out, or lower the job's"
     elif len(limited) > 1:
-        text += "in some versions of this span: backfill the others by themselves"
+        text += "in some of the versions that would run: backfill the others by themselves"
     else:
         return
     raise InvalidError((Problem(("parallel",), text),))

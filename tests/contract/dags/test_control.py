@@ -210,10 +210,26 @@ async def test_a_first_cancel_lets_finally_end(house):
     assert await house.claim() == ["z"]
     await house.steer(cancel_run, run)
     assert await house.asked() == []
+    await house.end(z="succeeded")
+    assert await house.states(run) == {"a": "succeeded", "z": "succeeded"}
+    assert await house.run_state(run) == "cancelled"
+
+
+async def test_a_runs_cancel_lets_the_finally_of_a_run_within_it_end(house):
+    await house.define("inner", task("i"), task("z", role="finally"))
+    await house.define("outer", task("sub", dag={"dag_id": "inner"}))
+    run = await house.begin("outer")
+    await house.take_roots()
+    await house.claim()
+    await house.end(i="succeeded")
+    assert await house.claim() == ["z"]
     await house.steer(cancel_run, run)
-    assert {name for _, name in await house.asked()} == {"z"}
-    await house.end(z="cancelled")
-    assert await house.states(run) == {"a": "succeeded", "z": "cancelled: cancelled"}
+    await house.store.cancel_runs([max(house.roots)], now=house.now)
+    await house.advance()
+    assert await house.asked() == []
+    await house.end(z="succeeded")
+    await house.end_roots()
+    assert await house.states(run) == {"sub": "cancelled: cancelled"}
     assert await house.run_state(run) == "cancelled"
 
 

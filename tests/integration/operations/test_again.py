@@ -310,7 +310,7 @@ async def test_a_backfill_has_no_bound_over_versions_with_a_limit_and_without(wo
     now = at(3 * 3600)
     await _fired(world, "a", now)
     span = {"job_id": "a", "first": at(0), "until": now, "now": now, **WHO}
-    with pytest.raises(InvalidError, match="in some versions of this span"):
+    with pytest.raises(InvalidError, match="in some of the versions"):
         await world.do(backfill, parallel=3, **span)
     done = await world.do(backfill, **{**span, "until": at(3600)}, parallel=2)
     assert len(done.created) == 2
