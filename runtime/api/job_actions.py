@@ -176,7 +176,7 @@ async def next_(asked: Given, job_id: FromPath[str]) -> Response[Page[str]]:
 
 @post("/jobs/{job_id:str}/backfill", opt={"body": BackfillJob})
 async def backfill_(asked: Given, job_id: FromPath[str]) -> Response[Backfilled]:
-    """Run the instants of a span of the past, each by the version in force at it."""
+    """Run the instants of a span of the past that have no run, or none that succeeded."""
     body = await asked.body(BackfillJob)
     first, until = read_instant(body.from_, "from"), read_instant(body.to, "to")
 

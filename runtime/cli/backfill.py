@@ -1,4 +1,4 @@
-"""`runtime backfill`: the instants of a past window, run by the versions in force at them."""
+"""`runtime backfill`: the instants of a past window that have no run, or none that succeeded."""
 
 from datetime import datetime
 
@@ -34,7 +34,7 @@ def backfill_command(
     parallel: int | None,
     as_json: bool,
 ) -> None:
-    """Run the instants of a job or a DAG in a past window, each by the version in force at it.
+    """Run the instants of a job or a DAG in a past window that have none that succeeded.
 
     An instant without an execution gets one, one that ended dead, cancelled or skipped is run
     again, any other is left alone.

@@ -1,7 +1,8 @@
-"""Runs the instants of a span of the past, each by the version that was in force at it.
+"""Runs the instants of a span of the past.
 
-An instant without a row gets one, one that is over without success is re-opened, any other is
-left alone and told. An instant that the timer has still to decide is the timer's.
+An instant without a row gets one, by the version that was in force at it; one that is over without
+success is re-opened, by its own version; any other is left alone and told. An instant that the
+timer has still to decide is the timer's.
 """
 
 from bisect import bisect_left, bisect_right

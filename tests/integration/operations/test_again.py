@@ -288,12 +288,20 @@ async def test_a_backfill_that_cannot_be_is_refused(world):
         await world.do(backfill, job_id="b", first=at(20), until=at(30), now=at(10), who="tests")
 
 
+async def _hourly_with_limits(world, *limits):
+    """Apply a version an hour with these concurrency limits, the timer done; an hour later."""
+    for hour, limit in enumerate(limits):
+        await world.apply(
+            job("a", cron("0 * * * *"), concurrency_limit=limit), now=at(hour * 3600 + 1)
+        )
+    now = at((len(limits) + 1) * 3600)
+    await _fired(world, "a", now)
+    return now
+
+
 async def test_a_backfill_takes_no_bound_that_would_not_hold(world):
-    hourly = cron("0 * * * *")
-    await world.apply(job("a", hourly, concurrency_limit=10), now=at(1))
-    await world.apply(job("a", hourly, concurrency_limit=3), now=at(3601))
-    await _fired(world, "a", at(2 * 3600))
-    span = {"job_id": "a", "first": at(-7200), "until": at(0), "now": at(2 * 3600), **WHO}
+    now = await _hourly_with_limits(world, 10, 3)
+    span = {"job_id": "a", "first": at(-7200), "until": at(0), "now": now, **WHO}
     for dry_run in (True, False):  # the limit of the last version is that of each
         with pytest.raises(InvalidError, match="limit of its own, 3, and 2 cannot bind"):
             await world.do(backfill, parallel=2, dry_run=dry_run, **span)
@@ -304,11 +312,7 @@ async def test_a_backfill_takes_no_bound_that_would_not_hold(world):
 
 
 async def test_a_backfill_has_no_bound_over_versions_with_a_limit_and_without(world):
-    hourly = cron("0 * * * *")
-    await world.apply(job("a", hourly), now=at(1))
-    await world.apply(job("a", hourly, concurrency_limit=3), now=at(3601))
-    now = at(3 * 3600)
-    await _fired(world, "a", now)
+    now = await _hourly_with_limits(world, None, 3)
     span = {"job_id": "a", "first": at(0), "until": now, "now": now, **WHO}
     with pytest.raises(InvalidError, match="in some of the versions"):
         await world.do(backfill, parallel=3, **span)
@@ -317,11 +321,7 @@ async def test_a_backfill_has_no_bound_over_versions_with_a_limit_and_without(wo
 
 
 async def test_the_bound_of_a_backfill_counts_the_versions_that_are_to_run(world):
-    hourly = cron("0 * * * *")
-    await world.apply(job("a", hourly), now=at(1))
-    await world.apply(job("a", hourly, concurrency_limit=3), now=at(3601))
-    now = at(3 * 3600)
-    await _fired(world, "a", now)
+    now = await _hourly_with_limits(world, None, 3)
     await over(world, "a", 0, "dead", version=2)  # missed before, and fired by the second version
     await over(world, "a", 3600, "succeeded")
     span = {"job_id": "a", "first": at(0), "until": at(3600), "now": now, **WHO}
